@@ -1,0 +1,47 @@
+"""Gradients of any model output with respect to the activations of any layer, for TensorFlow 2 and Keras 3.
+
+Nothing heavy is imported until it is used, so that the command line answers at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+#: Where each public name lives.
+_HOMES = {
+    "GradtapError": "gradtap.errors",
+    "Tap": "gradtap.tap",
+    "activations": "gradtap.differentiate",
+    "forget": "gradtap.graph.model_files",
+    "gradients": "gradtap.differentiate",
+    "taps": "gradtap.listing",
+    "trace": "gradtap.graph.model_files",
+}
+_MODULES = ("errors", "plot", "targets")
+
+__all__ = ["GradtapError", "Tap", "activations", "errors", "forget", "gradients", "plot", "taps", "targets", "trace"]
+
+if TYPE_CHECKING:
+    from gradtap import errors, plot, targets
+    from gradtap.differentiate import activations, gradients
+    from gradtap.errors import GradtapError
+    from gradtap.graph.model_files import forget, trace
+    from gradtap.listing import taps
+    from gradtap.tap import Tap
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"gradtap.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gradtap' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

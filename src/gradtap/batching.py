@@ -1,0 +1,189 @@
+"""Run a program over a batch: all at once, in parts, over a dataset, or over nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gradtap import errors
+from gradtap.program import Program, report
+from gradtap.types import Structure, Tensor, TensorLike
+
+#: Results smaller than this are never worth a look at the free memory.
+_UNWATCHED_BYTES = 64 << 20
+
+
+def run_batch(
+    program: Program, tensors: Sequence[Tensor], values: Sequence[TensorLike], batch_size: int | None
+) -> dict[str, list[Tensor]]:
+    """Run a program on one batch.
+
+    Args:
+      program: What to run.
+      tensors: The model's inputs.
+      values: What the target brings along; each has one row for each example, or one for all.
+      batch_size: Most examples at once; None for all.
+
+    Returns:
+      The fetched tensors by part, the examples of all runs in one.
+
+    Raises:
+      MemoryBudgetError: The result would take more than half of the free memory.
+      ModelRunError: TensorFlow failed on these inputs.
+    """
+    batch = tensors[0].shape[0] if tensors[0].shape.rank else None
+    if batch == 0:
+        return _run_empty(program, tensors, values)
+    check_memory(program, tensors, batch)
+    if batch is None or batch_size is None or batch <= batch_size:
+        return run_once(program, [*tensors, *values])
+    starts = range(0, batch, batch_size)
+    pieces = [
+        run_once(program, [_rows(t, start, start + batch_size, batch) for t in (*tensors, *values)]) for start in starts
+    ]
+    return join(pieces)
+
+
+def run_once(program: Program, feeds: Sequence[TensorLike]) -> dict[str, list[Tensor]]:
+    """Run a program and warn of what its flags show."""
+    try:
+        fetched = program.run(*(f if isinstance(f, tf.Tensor) else tf.convert_to_tensor(f) for f in feeds))
+    except tf.errors.OpError as error:
+        raise _run_error(error, feeds) from error
+    parts = program.split(fetched)
+    report(program, parts)
+    return parts
+
+
+def join(pieces: Sequence[dict[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
+    """Put the examples of several runs in one; what has no batch axis is taken from the first."""
+    if len(pieces) == 1:
+        return pieces[0]
+    first = pieces[0]
+    joined: dict[str, list[Tensor]] = {}
+    for name, tensors in first.items():
+        columns = [[piece[name][i] for piece in pieces] for i in range(len(tensors))]
+        joined[name] = [tf.concat(c, 0) if c[0].shape.rank else c[0] for c in columns if name != "flags"]
+    return joined
+
+
+def is_dataset(inputs: Any) -> bool:
+    """Whether the inputs are a `tf.data.Dataset` of batches."""
+    return isinstance(inputs, tf.data.Dataset)
+
+
+def dataset_batches(dataset: Any) -> Iterator[Structure]:
+    """The inputs of each batch; labels and weights that come along are left out, as Keras orders them."""
+    for element in dataset:
+        yield element[0] if isinstance(element, tuple) else element
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Raise unless a batch size is None or a positive int."""
+    if batch_size is not None and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
+        raise errors.ArgumentError(f"batch_size={batch_size!r} is not a positive int.", [], "None runs all at once")
+
+
+def over_dataset(
+    dataset: Any, one: Callable[[Structure], tuple[Program, dict[str, list[Tensor]]]]
+) -> tuple[Program, dict[str, list[Tensor]]]:
+    """Run batch after batch, and put the results in one.
+
+    Raises:
+      InputStructureError: The dataset is empty.
+      MemoryBudgetError: What has been collected takes more than half of the free memory.
+    """
+    pieces: list[dict[str, list[Tensor]]] = []
+    program: Program | None = None
+    collected = 0
+    for batch in dataset_batches(dataset):
+        program, parts = one(batch)
+        pieces.append(parts)
+        collected += sum(_bytes(t) for tensors in parts.values() for t in tensors)
+        if collected > _UNWATCHED_BYTES:
+            _compare(collected, "the results so far take", stays=True)
+    if program is None:
+        raise errors.InputStructureError("the dataset is empty.", [], "pass a dataset with at least one batch")
+    return program, join(pieces)
+
+
+def check_memory(program: Program, tensors: Sequence[Tensor], batch: int | None) -> None:
+    """Raise before a result would take more than half of the free memory.
+
+    Raises:
+      MemoryBudgetError: It says how many bytes, and what to use instead.
+    """
+    if batch is None:
+        return
+    per_example = 0
+    for place in program.places:
+        sizes = place.tensor.shape.as_list()[1:] if place.tensor.shape.rank else []
+        if None not in sizes:
+            per_example += int(np.prod(sizes, dtype=np.int64)) * place.tensor.dtype.size
+    # The activations come with their gradients.
+    needed = 2 * per_example * batch
+    if needed > _UNWATCHED_BYTES:
+        _compare(needed, "the result would take", stays=False)
+
+
+def _compare(needed: int, what: str, stays: bool) -> None:
+    free = free_memory()
+    limit = None if free is None else free if stays else free // 2
+    if limit is not None and needed > limit:
+        raise errors.MemoryBudgetError(
+            f"{what} {needed / 1e9:.1f} GB; {free / 1e9 if free else 0:.1f} GB of memory are free.",
+            [],
+            [
+                "ask for fewer taps or fewer examples at a time",
+                "gradtap.dataset.run(model, data, ..., store, at=...) writes to disk as it goes",
+            ],
+        )
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that are free for use; None where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def _run_empty(program: Program, tensors: Sequence[Tensor], values: Sequence[TensorLike]) -> dict[str, list[Tensor]]:
+    """No examples: run one of zeros and keep none of it.
+
+    An empty batch would abort the process in some backward kernels (a C++ check in oneDNN's MaxPoolGrad).
+    """
+    one = [tf.zeros((1, *t.shape[1:]), t.dtype) if t.shape.rank else t for t in tensors]
+    fed = [np.zeros((1, *np.shape(v)[1:]), np.asarray(v).dtype) for v in values]
+    parts = program.split(program.run(*one, *map(tf.convert_to_tensor, fed)))
+    return {n: [t[:0] if t.shape.rank else t for t in kept] for n, kept in parts.items() if n != "flags"}
+
+
+def _rows(tensor: TensorLike, start: int, stop: int, batch: int) -> TensorLike:
+    shape = np.shape(tensor)
+    return tensor[start:stop] if shape and shape[0] == batch else tensor
+
+
+def _bytes(tensor: Tensor) -> int:
+    return int(np.prod(tensor.shape, dtype=np.int64)) * int(tensor.dtype.size)
+
+
+def _run_error(error: Any, feeds: Iterable[Any]) -> errors.GradtapError:
+    message = str(error.message).split("[[")[0].strip()
+    shapes = ", ".join(f"{tuple(np.shape(f))}" for f in feeds)
+    if isinstance(error, tf.errors.ResourceExhaustedError):
+        return errors.MemoryBudgetError(
+            "TensorFlow ran out of memory.", [("it said", message[:300])], "batch_size=1, or fewer taps at a time"
+        )
+    return errors.ModelRunError(
+        "TensorFlow failed while the model ran on these inputs.",
+        [("fed shapes", shapes), ("it said", message[:400])],
+        "call the model itself on these inputs: ids outside of an embedding and unequal lengths fail there too",
+    )

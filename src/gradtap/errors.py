@@ -1,0 +1,295 @@
+"""Every way a call can go wrong, one class per cause.
+
+A message is built from facts: what was asked, what is there, why, what to do. Each class has a page of its own
+under ``docs/errors``; the last line of a message names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import NoReturn
+
+Facts = Iterable[tuple[str, str]]
+
+
+class GradtapError(Exception):
+    """Root of every error that gradtap raises on purpose.
+
+    Args:
+      headline: One sentence, complete on its own.
+      facts: Pairs of a short label and a text, printed one to a line under the headline.
+      do: What the reader can do about it; one remedy per item.
+
+    Example:
+      >>> print(GradtapError("no.", [("asked", "a")], ["ask `b`"]))
+      no.
+        asked       a
+        do          ask `b`
+        more        docs/errors/gradtap.md
+    """
+
+    def __init__(self, headline: str, facts: Facts = (), do: str | Sequence[str] = ()) -> None:
+        self.headline = headline
+        self.facts = [(str(label), str(text)) for label, text in facts]
+        self.do = [do] if isinstance(do, str) else list(do)
+        super().__init__(self.headline, self.facts, self.do)
+
+    @classmethod
+    def page(cls) -> str:
+        """Name of the documentation page of this class, relative to the project's root."""
+        stem = re.sub(r"(Error|Warning)$", "", cls.__name__)
+        return f"docs/errors/{re.sub(r'(?<=[a-z])(?=[A-Z])', '-', stem).lower()}.md"
+
+    def __str__(self) -> str:
+        rows = [*self.facts, *(("do" if i == 0 else "or", remedy) for i, remedy in enumerate(self.do))]
+        rows.append(("more", self.page()))
+        return "\n".join([self.headline, *(_row(label, text) for label, text in rows)])
+
+
+def _row(label: str, text: str) -> str:
+    return f"  {label:<12}" + text.replace("\n", "\n" + " " * 14)
+
+
+class SeveralErrors(GradtapError):
+    """Independent mistakes in one call, reported together; ``.errors`` holds each of them."""
+
+    def __init__(self, headline: str, facts: Facts = (), do: str | Sequence[str] = ()) -> None:
+        super().__init__(headline, facts, do)
+        self.errors: list[GradtapError] = []
+
+    def __str__(self) -> str:
+        return "\n".join([self.headline, *(f"- {type(e).__name__}: {e}" for e in self.errors)])
+
+
+# -- addresses ---------------------------------------------------------------------------------------------------------
+
+
+class AddressSyntaxError(GradtapError, ValueError):
+    """The address is not of the form ``PATH[CALL]:SIDE``."""
+
+
+class UnknownTapError(GradtapError, LookupError):
+    """No layer or op of the model has this address."""
+
+
+class AmbiguousTapError(GradtapError, LookupError):
+    """The address fits more than one layer."""
+
+
+class SharedLayerError(AmbiguousTapError):
+    """The layer runs more than once in a forward pass and the address does not say which call is meant."""
+
+
+class CallRangeError(GradtapError, LookupError):
+    """The layer runs fewer times than the asked call."""
+
+
+class NoMatchError(GradtapError, LookupError):
+    """A pattern or a class matches no layer that can be tapped."""
+
+
+class SideError(GradtapError, LookupError):
+    """The layer exists, but has no such side."""
+
+
+class MissingResultError(GradtapError, KeyError):
+    """The result holds nothing under this key."""
+
+
+# -- no path from the tap to the target --------------------------------------------------------------------------------
+
+
+class UnconnectedTapError(GradtapError, ValueError):
+    """The target does not depend on the tap: the layer is on another branch."""
+
+
+class TapNotRunError(UnconnectedTapError):
+    """The layer did not run in this forward pass, or ran where it cannot be reached."""
+
+
+class NonDifferentiableError(UnconnectedTapError):
+    """A path exists, but it is cut at an op that has no gradient."""
+
+
+class IntegerTapError(UnconnectedTapError):
+    """The tapped tensor holds integers or booleans, which have no gradient."""
+
+
+# -- targets -----------------------------------------------------------------------------------------------------------
+
+
+class MissingTargetError(GradtapError, ValueError):
+    """The model has more than one number per example and no target was given."""
+
+
+class ClassRangeError(GradtapError, IndexError):
+    """The class index is outside of the output."""
+
+
+class TargetShapeError(GradtapError, ValueError):
+    """The target is not one number per example."""
+
+
+class TargetCountError(GradtapError, ValueError):
+    """There are not as many targets as examples."""
+
+
+class TargetTypeError(GradtapError, TypeError):
+    """The target is of a kind that is not understood."""
+
+
+class OutputChoiceError(GradtapError, ValueError):
+    """The model has several outputs and the target does not name one that exists."""
+
+
+# -- inputs and arguments ----------------------------------------------------------------------------------------------
+
+
+class ArgumentError(GradtapError, ValueError):
+    """A keyword has a value outside of its choices."""
+
+
+class InputStructureError(GradtapError, ValueError):
+    """The inputs are not the arrays that the model takes: too many, too few, other names."""
+
+
+class InputShapeError(GradtapError, ValueError):
+    """An input has another shape than the model takes."""
+
+
+class InputDtypeError(GradtapError, TypeError):
+    """An input has a type that cannot be fed to the model."""
+
+
+class StringInputError(InputDtypeError):
+    """An input holds text."""
+
+
+class RaggedInputError(InputDtypeError):
+    """An input is ragged or sparse: its rows differ in length."""
+
+
+class SymbolicInputError(InputDtypeError):
+    """An input is a symbolic Keras tensor, which holds no numbers."""
+
+
+class MemoryBudgetError(GradtapError, MemoryError):
+    """The result would take more than half of the free memory."""
+
+
+class MissingExtraError(GradtapError, ImportError):
+    """A package of an optional extra is not installed."""
+
+    @classmethod
+    def of(cls, extra: str, what: str) -> MissingExtraError:
+        """The error for ``what``, which needs the extra named ``extra``."""
+        return cls(f"{what} needs the extra `{extra}`.", [], [f'pip install "gradtap[{extra}]"'])
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+class ModelTypeError(GradtapError, TypeError):
+    """What was given as a model is not one."""
+
+
+class BackendError(GradtapError, RuntimeError):
+    """Keras runs on another backend than TensorFlow."""
+
+
+class ModelCallError(GradtapError, RuntimeError):
+    """The model's own code raised while its forward pass was traced."""
+
+
+class ModelRunError(GradtapError, RuntimeError):
+    """TensorFlow failed while the traced model ran on these inputs."""
+
+
+class ModelGoneError(GradtapError, ReferenceError):
+    """The model of a kept trace no longer exists."""
+
+
+class ModelFileError(GradtapError, OSError):
+    """A model file cannot be loaded."""
+
+
+class MissingModelFileError(ModelFileError, FileNotFoundError):
+    """There is no model file at this path."""
+
+
+class BrokenModelFileError(ModelFileError):
+    """The file is there, but it is not a model or it is damaged."""
+
+
+class NewerModelFileError(ModelFileError):
+    """The file was written by a newer version than the one installed."""
+
+
+class UnsafeModelFileError(ModelFileError):
+    """The file holds code that loading it would run."""
+
+
+# -- warnings ----------------------------------------------------------------------------------------------------------
+
+
+class GradtapWarning(UserWarning):
+    """Root of every warning that gradtap issues."""
+
+
+class NonFiniteWarning(GradtapWarning):
+    """NaN or infinity in the inputs, the activations or the gradients."""
+
+
+class SaturatedTargetWarning(GradtapWarning):
+    """A softmax or sigmoid is at its limit, where every gradient is zero."""
+
+
+class NoLogitsWarning(GradtapWarning):
+    """``logits=True`` was asked of an output that does not end in a softmax or sigmoid."""
+
+
+class BatchCouplingWarning(GradtapWarning):
+    """The examples of a batch depend on each other, so the result depends on how the batch is split."""
+
+
+# -- raising -----------------------------------------------------------------------------------------------------------
+
+
+def raise_all(errors: Sequence[GradtapError]) -> None:
+    """Raise what was collected: nothing, the one error, one error of a shared class, or `SeveralErrors`."""
+    if not errors:
+        return
+    if len(errors) == 1:
+        raise errors[0]
+    kinds = {type(e) for e in errors}
+    if len(kinds) == 1:
+        _raise_same(errors)
+    several = SeveralErrors(f"{len(errors)} things are wrong with this call.")
+    several.errors = list(errors)
+    raise several
+
+
+def _raise_same(errors: Sequence[GradtapError]) -> NoReturn:
+    facts: list[tuple[str, str]] = []
+    for error in errors[1:]:
+        facts += [("also", error.headline), *error.facts]
+    first = errors[0]
+    remedies = [remedy for e in errors for remedy in e.do]
+    raise type(first)(first.headline, [*first.facts, *facts], list(dict.fromkeys(remedies)))
+
+
+def nearest(name: str, names: Iterable[str], limit: int = 3) -> str:
+    """The names closest to a misspelt one, quoted and joined; empty where nothing is close.
+
+    Example:
+      >>> nearest("cnv1", ["conv1", "dense"])
+      '`conv1`'
+    """
+    known = list(dict.fromkeys(names))
+    by_case = {n.lower(): n for n in known}
+    close = get_close_matches(name.lower(), list(by_case), n=limit, cutoff=0.5)
+    tails = [n for n in known if n.rsplit("/", 1)[-1].lower() == name.rsplit("/", 1)[-1].lower()]
+    chosen = list(dict.fromkeys([*tails[:limit], *(by_case[c] for c in close)]))[:limit]
+    return ", ".join(f"`{c}`" for c in chosen)

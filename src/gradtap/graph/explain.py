@@ -1,0 +1,166 @@
+"""Why there is no gradient: each cause found in the graph and said in its own words."""
+
+from __future__ import annotations
+
+from gradtap import errors
+from gradtap.graph import surgery
+from gradtap.graph.scores import shape_text
+from gradtap.graph.tracing import ForwardGraph, TracedLayer
+from gradtap.types import Operation, Tensor
+
+_ZERO = 'unconnected="zero" if zeros are what you mean'
+
+
+def not_run(graph: ForwardGraph, layer: TracedLayer, written: str) -> errors.TapNotRunError:
+    """The layer is part of the model, but the traced forward pass holds no call of it."""
+    if layer.path in graph.elsewhere:
+        outer = next((p for p in _parents(layer.path) if p in graph.calls and p not in graph.elsewhere), "")
+        return errors.TapNotRunError(
+            f"`{layer.path}` ({layer.kind}) runs inside a loop or a branch of the graph: it has no tensor to tap.",
+            [("it runs in", f"`{outer}`" if outer else "a loop or branch of the model's own code")],
+            [f"tap `{outer}` instead" if outer else "tap what the loop returns"],
+        )
+    return errors.TapNotRunError(
+        f"`{layer.path}` ({layer.kind}) did not run in this forward pass (training={graph.training}).",
+        [("asked as", f"`{written}`")],
+        [
+            f"training={not graph.training} if it runs only then",
+            "gt.taps(model, inputs) shows which layers run, and how often",
+        ],
+    )
+
+
+def integer(graph: ForwardGraph, address: str, tensor: Tensor, layer: TracedLayer | None) -> errors.IntegerTapError:
+    """The tapped tensor holds integers: its embedding is where gradients begin."""
+    where = _first_float_layer(graph, tensor)
+    remedy = f"tap its embedding: `{where}`" if where else "tap the first layer that makes floats of it"
+    return errors.IntegerTapError(
+        f"`{address}` holds {tensor.dtype.name}{_of(layer)}: integers have no gradient.",
+        [("tensor", f"{shape_text(tensor)}, {tensor.dtype.name}")],
+        [remedy],
+    )
+
+
+def unconnected(
+    graph: ForwardGraph, address: str, tensor: Tensor, layer: TracedLayer | None, score: Tensor, target: str
+) -> errors.UnconnectedTapError:
+    """The score has no gradient at the tap: on another branch, or cut on the way."""
+    described = f"`{address}`{_of(layer, tensor)}"
+    needed = surgery.ancestors([score])
+    below = surgery.descendants([tensor])
+    if tensor.op not in needed:
+        return _other_branch(graph, described, tensor, score, target)
+    cuts = _cuts(tensor, score, needed & below)
+    named = (
+        ", ".join(f"{_op_text(op)} in {_owner(graph, op)}" for op in cuts)
+        or "an op that TensorFlow cannot differentiate"
+    )
+    do = ["tap a layer after it", _ZERO]
+    if any(op.type == "StopGradient" for op in cuts):
+        do.insert(0, "the model asks for this itself with stop_gradient; take it out if it is not meant")
+    if any("PyFunc" in op.type for op in cuts):
+        do.insert(0, "write the Python code with TensorFlow or keras.ops")
+    return errors.NonDifferentiableError(
+        f"the target depends on {described}, but the gradient stops on the way: {named}.",
+        [("target", target), ("cut at", "\n".join(f"{op.type} `{op.name}`" for op in cuts))],
+        do,
+    )
+
+
+def _other_branch(
+    graph: ForwardGraph, described: str, tensor: Tensor, score: Tensor, target: str
+) -> errors.UnconnectedTapError:
+    feeds = [
+        name
+        for name, output in zip(graph.output_names, graph.outputs, strict=True)
+        if tensor.op in surgery.ancestors([output])
+    ]
+    where = (
+        f"it feeds output {', '.join(f'`{n}`' for n in feeds)} only" if feeds else "nothing that is returned uses it"
+    )
+    do = [_ZERO]
+    if feeds:
+        do.insert(0, f'target=gt.targets.class_score(k, output="{feeds[0]}")')
+    return errors.UnconnectedTapError(
+        f"the target does not depend on {described}.",
+        [("target", target), ("its path", _path(graph, score)), ("the tap", f"is not on it: {where}")],
+        do,
+    )
+
+
+def _path(graph: ForwardGraph, score: Tensor) -> str:
+    """The outermost layers that the score depends on, in the order they ran."""
+    needed = surgery.ancestors([score])
+    steps = []
+    for path, calls in graph.calls.items():
+        if path and "/" not in path and any(o.op in needed for call in calls for o in call.outputs):
+            steps.append((calls[0].first_op, path))
+    names = [path for _, path in sorted(steps)]
+    if len(names) > 7:
+        names = [*names[:3], "...", *names[-3:]]
+    return " -> ".join(names) or "no layer at all"
+
+
+def _cuts(tensor: Tensor, score: Tensor, between: set[Operation]) -> list[Operation]:
+    """The ops between tap and score whose output gets a gradient and whose input does not."""
+    floats = [t for op in between for t in op.outputs if surgery.is_float(t)]
+    reached = {id(t) for t, g in zip(floats, surgery.differentiate(score, floats), strict=True) if g is not None}
+    ends = [
+        op
+        for op in between
+        if (any(id(o) in reached for o in op.outputs) or score in op.outputs)
+        and any(i is tensor or i.op in between for i in op.inputs)
+        and not any(id(i) in reached for i in op.inputs if i is tensor or i.op in between)
+    ]
+    return sorted({_float_to_integer(op, tensor, between) for op in ends}, key=lambda op: op.name)
+
+
+def _float_to_integer(op: Operation, tensor: Tensor, between: set[Operation]) -> Operation:
+    """Where a cut op takes integers, the op that made integers of floats is to blame: the ArgMax, not the OneHot."""
+    while True:
+        inputs = [i for i in op.inputs if i is tensor or i.op in between]
+        if any(surgery.is_float(i) or i is tensor for i in inputs):
+            return op
+        op = inputs[0].op
+
+
+def _op_text(op: Operation) -> str:
+    if op.type == "Cast":
+        return f"Cast to {op.outputs[0].dtype.name}"
+    kind = str(op.type)
+    return "PyFunction" if "PyFunc" in kind else kind
+
+
+def _owner(graph: ForwardGraph, op: Operation) -> str:
+    """The innermost layer whose call made an op."""
+    position = {o: i for i, o in enumerate(graph.graph.get_operations())}[op]
+    holders = [
+        (call.last_op - call.first_op, path)
+        for path, calls in graph.calls.items()
+        for call in calls
+        if path and call.first_op <= position < call.last_op
+    ]
+    return f"`{min(holders)[1]}`" if holders else "the model's own code"
+
+
+def _first_float_layer(graph: ForwardGraph, tensor: Tensor) -> str | None:
+    below = surgery.descendants([tensor])
+    found = [
+        (layer.kind != "Embedding", call.first_op, layer.path)
+        for layer in graph.layers
+        for call in graph.calls.get(layer.path, [])
+        if layer.path and any(o.op in below and surgery.is_float(o) for o in call.outputs)
+    ]
+    return min(found)[2] if found else None
+
+
+def _of(layer: TracedLayer | None, tensor: Tensor | None = None) -> str:
+    facts = [layer.kind] if layer and layer.kind else []
+    if tensor is not None:
+        facts += [f"output {shape_text(tensor)}", tensor.dtype.name]
+    return f" ({', '.join(facts)})" if facts else ""
+
+
+def _parents(path: str) -> list[str]:
+    names = path.split("/")
+    return ["/".join(names[:i]) for i in range(len(names) - 1, 0, -1)]

@@ -1,0 +1,280 @@
+"""Find the tensors of a traced graph that addresses mean."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gradtap import errors
+from gradtap.graph import explain
+from gradtap.graph import keras_internals as internals
+from gradtap.graph.capture import LayerCall
+from gradtap.graph.tracing import ForwardGraph, TracedLayer
+from gradtap.tap import Tap, path_matches
+from gradtap.types import Address, Layer, Tensor
+
+#: Layers that are nothing but an activation: what they are given is their pre-activation.
+_ACTIVATION_LAYERS = frozenset({"Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax"})
+
+
+@dataclass(frozen=True)
+class Place:
+    """One tensor that an address means.
+
+    Args:
+      key: The name of its result: the address as written, else the canonical one.
+      tap: The canonical tap.
+      tensor: The tensor in the traced graph.
+      layer: The layer it belongs to; None for an op.
+      group: The address that was asked where it means several tensors, of which this is one.
+      by_pattern: Whether it was found by a glob or a class, so that it may be skipped where it has no gradient.
+    """
+
+    key: str
+    tap: Tap
+    tensor: Tensor
+    layer: TracedLayer | None = None
+    group: str | None = None
+    by_pattern: bool = False
+
+
+def resolve(graph: ForwardGraph, at: Address | Sequence[Address]) -> list[Place]:
+    """All tensors that the addresses mean, in forward order, each key once.
+
+    Args:
+      graph: A traced forward pass.
+      at: An address, a `Tap`, a layer, a layer class, or a list of these.
+
+    Raises:
+      GradtapError: One of the classes of unknown, ambiguous and misspelt addresses; several mistakes at once.
+    """
+    asked = list(at) if isinstance(at, (list, tuple, set, frozenset)) else [at]
+    if not asked:
+        raise errors.ArgumentError("`at` is empty.", [], "name at least one address; gt.taps(model) lists them")
+    finder = _Finder(graph)
+    places: dict[str, Place] = {}
+    wrong: list[errors.GradtapError] = []
+    for one in asked:
+        try:
+            for place in finder.find(one):
+                places.setdefault(place.key, place)
+        except errors.GradtapError as error:
+            wrong.append(error)
+    errors.raise_all(wrong)
+    order = {op: i for i, op in enumerate(graph.graph.get_operations())}
+    return sorted(places.values(), key=lambda place: order[place.tensor.op])
+
+
+class _Finder:
+    def __init__(self, graph: ForwardGraph) -> None:
+        self.graph = graph
+
+    def find(self, asked: Address) -> list[Place]:
+        if isinstance(asked, str):
+            return self._by_tap(Tap.parse(asked), asked)
+        if isinstance(asked, Tap):
+            return self._by_tap(asked, str(asked))
+        if inspect.isclass(asked):
+            return self._by_class(asked)
+        if internals.is_callable_node(asked):
+            path = self._path_of(asked)
+            return self._by_tap(Tap(path), path or ":output")
+        raise errors.AddressSyntaxError(
+            f"a {type(asked).__name__} is not an address.",
+            [("received", repr(asked)[:120])],
+            "give an address such as `conv1`, a Tap, a layer of the model, a layer class, or a list of these",
+        )
+
+    def _by_tap(self, tap: Tap, written: str) -> list[Place]:
+        if tap.side == "op":
+            return [self._op(tap, written)]
+        if tap.is_pattern:
+            layers = [t for t in self.graph.layers if t.path and _fits(tap.path, t)]
+            return self._all_of(layers, tap, f"`{written}`")
+        layer = self._layer(tap.path, written)
+        if tap.path == "" and tap.face in ("input", "output"):
+            return self._pick(self._root_tensors(tap), tap, written, layer)
+        calls = self.graph.calls.get(layer.path, [])
+        if not calls:
+            raise explain.not_run(self.graph, layer, written)
+        places = []
+        for index in self._call_indices(tap, layer, calls, written):
+            one = Tap(layer.path, index if len(calls) > 1 else None, tap.side)
+            key = str(one) if tap.call == "*" else written
+            found = dict(enumerate(self._side(calls[index], one, layer, written)))
+            places += self._pick(found, one, key, layer)
+        return places
+
+    def _by_class(self, asked: type) -> list[Place]:
+        layers = [layer for layer in self.graph.layers if asked in layer.classes]
+        return self._all_of(layers, Tap("**"), f"class {asked.__name__}")
+
+    def _all_of(self, layers: Iterable[TracedLayer], tap: Tap, what: str) -> list[Place]:
+        places: dict[str, Place] = {}
+        seen = 0
+        for layer in map(self._primary, layers):
+            if layer.kind == "InputLayer" and tap.face == "output" and tap.path == "**":
+                continue  # `**` means layer outputs; the model's input has an address of its own
+            seen += 1
+            calls = self.graph.calls.get(layer.path, [])
+            for index, call in enumerate(calls):
+                one = Tap(layer.path, index if len(calls) > 1 else None, tap.side)
+                try:
+                    found = dict(enumerate(self._side(call, one, layer, str(one))))
+                    several = self._pick(found, one, str(one), layer)
+                except errors.SideError:
+                    continue
+                places.update({p.key: replace(p, by_pattern=True) for p in several})
+        if not places:
+            known = [layer.path for layer in self.graph.layers if layer.path]
+            facts = [("layers", _some(known))] if not seen else [("it fits", f"{seen} layers that have no such side")]
+            raise errors.NoMatchError(
+                f"{what} matches no layer that ran.",
+                facts,
+                ["`*` stays within one name; `**/name` looks at every depth", "gt.taps(model) lists every address"],
+            )
+        return list(places.values())
+
+    def _layer(self, path: str, written: str) -> TracedLayer:
+        exact = [t for t in self.graph.layers if path in _spellings(t)]
+        tails = exact or [t for t in self.graph.layers if path and any(s.endswith("/" + path) for s in _spellings(t))]
+        found = {self._primary(t).path: self._primary(t) for t in tails}
+        if path == "" and not found:
+            return TracedLayer(None, (), "", 0, ())
+        if not found:
+            known = [s for t in self.graph.layers if t.path for s in _spellings(t)]
+            close = errors.nearest(path, known)
+            raise errors.UnknownTapError(
+                f"no layer `{path}`" + (f" (asked as `{written}`)" if written != path else "") + " in the model.",
+                [("nearest", close)] if close else [("layers", _some(known) or "none that can be named")],
+                "gt.taps(model) lists every address",
+            )
+        if len(found) > 1:
+            canonical = [t for t in found.values() if t.path == path]
+            if len(canonical) == 1:
+                return canonical[0]
+            raise errors.AmbiguousTapError(
+                f"`{written}` fits {len(found)} layers.",
+                [("they are", ", ".join(f"`{p}`" for p in found))],
+                ["write more of the path", f"`**/{path}` means all of them"],
+            )
+        return next(iter(found.values()))
+
+    def _primary(self, layer: TracedLayer) -> TracedLayer:
+        """The first name of a layer that is held in two places; its calls are recorded there."""
+        held = layer.layer() if layer.layer else None
+        same = (t for t in self.graph.layers if held is not None and t.is_layer(held))
+        return next(same, layer)
+
+    def _path_of(self, layer: Layer) -> str:
+        for traced in self.graph.layers:
+            if traced.is_layer(layer):
+                return traced.path
+        raise errors.UnknownTapError(
+            f"the layer `{getattr(layer, 'name', layer)}` ({type(layer).__name__}) is not part of the model.",
+            [("layers", _some([t.path for t in self.graph.layers if t.path]))],
+            "a copy of a layer is another layer; give its name to mean the model's own",
+        )
+
+    def _call_indices(self, tap: Tap, layer: TracedLayer, calls: list[LayerCall], written: str) -> list[int]:
+        count = len(calls)
+        if tap.call == "*":
+            return list(range(count))
+        if tap.call is None and count > 1:
+            side = "" if tap.side == "output" else f":{tap.side}"
+            raise errors.SharedLayerError(
+                f"`{layer.path}` ({layer.kind}) runs {count} times in a forward pass; `{written}` does not say which.",
+                [],
+                [f"`{layer.path}[0]{side}` to `{layer.path}[{count - 1}]{side}`", f"`{layer.path}[*]{side}` for all"],
+            )
+        index = tap.call or 0
+        if index >= count:
+            raise errors.CallRangeError(
+                f"`{layer.path}` ({layer.kind}) runs {count} time{'s' if count > 1 else ''}: no call {index}.",
+                [],
+                f"calls count from 0: `{layer.path}[{count - 1}]` is the last",
+            )
+        return [index]
+
+    def _side(self, call: LayerCall, tap: Tap, layer: TracedLayer, written: str) -> list[Tensor]:
+        sides: dict[str, Callable[[], list[Tensor]]] = {
+            "output": lambda: call.outputs,
+            "input": lambda: call.inputs,
+            "preactivation": lambda: self._preactivation(call, layer),
+        }
+        found = sides[tap.face]() if tap.face in sides else []
+        if not found:
+            has = ", ".join(f"`{name}`" for name, side in sides.items() if side())
+            raise errors.SideError(
+                f"`{layer.path}` ({layer.kind}) has no `{tap.face}` (asked as `{written}`).",
+                [("it has", has)],
+                "gt.taps(model) lists every address",
+            )
+        return found
+
+    def _preactivation(self, call: LayerCall, layer: TracedLayer) -> list[Tensor]:
+        if call.preactivation is not None:
+            return [call.preactivation]
+        if layer.kind in _ACTIVATION_LAYERS:
+            return call.inputs[:1]
+        # An activation that is a layer itself is a child with records of its own.
+        inner = self.graph.calls.get(f"{layer.path}/activation", [])
+        within = [c for c in inner if call.first_op <= c.first_op and c.last_op <= call.last_op]
+        return within[0].inputs[:1] if within else []
+
+    def _root_tensors(self, tap: Tap) -> dict[Any, Tensor]:
+        graph = self.graph
+        names, tensors = (
+            (graph.input_names, graph.feeds) if tap.face == "input" else (graph.output_names, graph.outputs)
+        )
+        return dict(zip(names, tensors, strict=True))
+
+    def _pick(self, found: dict[Any, Tensor], tap: Tap, key: str, layer: TracedLayer) -> list[Place]:
+        """One of several tensors, or all of them under addresses of their own."""
+        owner = layer if layer.path else None
+        if tap.pick is not None:
+            names = list(map(str, found))
+            position = int(tap.pick) if tap.pick.isdigit() else -1
+            chosen = names.index(tap.pick) if tap.pick in names else position
+            if not 0 <= chosen < len(found):
+                raise errors.SideError(
+                    f"`{key}`: there is no {tap.face} `{tap.pick}`.",
+                    [("there are", ", ".join(names))],
+                    "pick one of them",
+                )
+            return [Place(key, tap, list(found.values())[chosen], owner)]
+        if len(found) == 1:
+            return [Place(key, tap, next(iter(found.values())), owner)]
+        picked = [(tap.picked(name), tensor) for name, tensor in found.items()]
+        return [Place(str(one), one, tensor, owner, group=key) for one, tensor in picked]
+
+    def _op(self, tap: Tap, written: str) -> Place:
+        graph = self.graph.graph
+        try:
+            return Place(written, tap, graph.get_tensor_by_name(tap.path))
+        except (KeyError, ValueError):
+            names = [o.name for op in graph.get_operations() for o in op.outputs if not o.name.startswith("gradtap/")]
+            close = errors.nearest(tap.path, names)
+            raise errors.UnknownTapError(
+                f"no op gives a tensor `{tap.path}` in the traced graph.",
+                [("nearest", close)] if close else [],
+                "op names are those of the traced graph, which start with the names of the layers",
+            ) from None
+
+
+def _spellings(layer: TracedLayer) -> list[str]:
+    from itertools import product
+
+    return ["/".join(choice) for choice in product(*layer.steps)]
+
+
+def _fits(pattern: str, layer: TracedLayer) -> bool:
+    return any(path_matches(pattern, spelling) for spelling in _spellings(layer))
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    shown = ", ".join(f"`{name}`" for name in list(dict.fromkeys(names))[:limit])
+    more = len(dict.fromkeys(names)) - limit
+    return shown + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,85 @@
+"""Scores in a traced graph: which output is meant, what stands before its softmax, whether it is saturated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import tensorflow as tf
+
+from gradtap import errors
+from gradtap.graph import surgery
+from gradtap.graph.tracing import ForwardGraph
+from gradtap.types import Tensor
+
+_SQUASHING = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
+
+
+@dataclass
+class Score:
+    """A target, built into a graph.
+
+    Args:
+      value: One number per example, ``(batch,)``, float32 or wider.
+      feeds: Placeholders for what the target brings along.
+      saturated: Whether the score of some example is at the limit of a softmax or sigmoid: a boolean scalar.
+    """
+
+    value: Tensor
+    feeds: list[Tensor] = field(default_factory=list)
+    saturated: Tensor | None = None
+
+
+def pick_output(graph: ForwardGraph, output: int | str | None) -> tuple[Tensor, str]:
+    """The output that a target means, and its name.
+
+    Raises:
+      OutputChoiceError: There are several and none is named, or the named one does not exist.
+    """
+    names = graph.output_names
+    choices = [("outputs", ", ".join(f"`{n}` {shape_text(t)}" for n, t in zip(names, graph.outputs, strict=True)))]
+    if output is None:
+        if len(graph.outputs) > 1:
+            raise errors.OutputChoiceError(
+                f"the model has {len(names)} outputs and the target does not say which.",
+                choices,
+                f'name one: gt.targets.class_score(k, output="{names[0]}"), or give a callable of all outputs',
+            )
+        return graph.outputs[0], "output" if names[0] == "0" else names[0]
+    position = names.index(str(output)) if str(output) in names else output
+    if not isinstance(position, int) or not -len(names) <= position < len(names):
+        raise errors.OutputChoiceError(f"the model has no output `{output}`.", choices, "name one of these")
+    return graph.outputs[position], names[position]
+
+
+def pre_squash(tensor: Tensor) -> Tensor | None:
+    """The value before a final softmax or sigmoid; None where the tensor does not end in one."""
+    op = surgery.same_value_source(tensor).op
+    return op.inputs[0] if op.type in _SQUASHING else None
+
+
+def saturation(value: Tensor, output: Tensor) -> Tensor | None:
+    """Whether some score of a softmax or sigmoid is so close to its limit that rounding has eaten its gradient.
+
+    Args:
+      value: ``(batch,)``, entries of the output.
+      output: The output they are taken from.
+    """
+    if pre_squash(output) is None:
+        return None
+    limits = tf.as_dtype(output.dtype).as_numpy_dtype
+    resolution = 2.0 * float(tf.experimental.numpy.finfo(limits).eps)
+    smallest = float(tf.experimental.numpy.finfo(limits).tiny)
+    return tf.reduce_any((1.0 - value < resolution) | (value < smallest))
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """Half precision to float32: the target and the first gradient are formed in it."""
+    return tf.cast(tensor, tf.float32) if tensor.dtype in (tf.float16, tf.bfloat16) else tensor
+
+
+def shape_text(tensor: Tensor) -> str:
+    """A shape as messages show it: ``(batch, 10)``."""
+    if tensor.shape.rank is None:
+        return "(unknown)"
+    sizes = ["batch" if i == 0 and s is None else str(s) for i, s in enumerate(tensor.shape.as_list())]
+    return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"

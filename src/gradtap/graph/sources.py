@@ -1,0 +1,106 @@
+"""What a model is to a trace: something to call, with names inside it and perhaps declared inputs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from gradtap import errors
+from gradtap.graph import keras_internals as internals
+from gradtap.graph.keras_internals import DeclaredInputs
+from gradtap.types import Model, Structure, Tensor
+
+
+class Source:
+    """A model, a layer, a `tf.Module` or a function, called the way its kind is called.
+
+    Args:
+      model: What the user handed over.
+
+    Raises:
+      ModelTypeError: It cannot be called with tensors.
+      BackendError: It is a Keras 3 model and Keras runs on another backend than TensorFlow.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.is_keras = internals.is_keras(model)
+        if self.is_keras and internals.is_keras3(model) and internals.backend() != "tensorflow":
+            raise errors.BackendError(
+                f"Keras runs on the {internals.backend()} backend; gradtap needs TensorFlow.",
+                [],
+                'set KERAS_BACKEND=tensorflow before keras is imported, or "backend": "tensorflow" in keras.json',
+            )
+        if not callable(model):
+            raise errors.ModelTypeError(
+                f"a {type(model).__name__} is not a model.",
+                [("received", repr(model)[:120])],
+                "pass a Keras model or layer, a tf.Module, a function of tensors, or the path of a saved model",
+            )
+
+    def declared_inputs(self) -> DeclaredInputs | None:
+        """The inputs that the model says it takes."""
+        return internals.declared_inputs(self.model) if self.is_keras else None
+
+    def float_dtype(self) -> str | None:
+        """The type that float inputs are converted to where nothing is declared."""
+        return internals.input_float_dtype(self.model) if self.is_keras else None
+
+    def output_names(self) -> list[str] | None:
+        """The names of the outputs, flattened, where the model names them."""
+        return internals.output_names(self.model) if self.is_keras else None
+
+    def call(self, inputs: Structure, training: bool) -> Structure:
+        """Call the model on a structure of tensors."""
+        args, kwargs = self._arguments(inputs)
+        if self.is_keras or "training" in _parameters(self.model):
+            kwargs["training"] = training
+        return self.model(*args, **kwargs)
+
+    def _arguments(self, inputs: Structure) -> tuple[list[Any], dict[str, Any]]:
+        """Spread inputs over the parameters of a model that requires more than one."""
+        function = self.model.call if self.is_keras else self.model
+        required = [] if internals.is_named_container(self.model) else _required(function)
+        if isinstance(inputs, Mapping) and len(required) > 1 and set(required) <= set(map(str, inputs)):
+            first = required[0]
+            return [inputs[first]], {str(k): v for k, v in inputs.items() if str(k) != first}
+        if isinstance(inputs, Sequence) and len(required) == len(inputs) > 1:
+            return list(inputs), {}
+        return [inputs], {}
+
+    def ensure_built(self, specs: Sequence[Any], structure: Structure, training: bool) -> None:
+        """Make the variables of a model that was never called, outside of any graph of ours.
+
+        Variables made while a graph of ours is traced would leave Keras's global state poisoned.
+        """
+        if not self.is_keras or internals.is_built(self.model):
+            return
+
+        def call(*tensors: Tensor) -> Structure:
+            return self.call(tf.nest.pack_sequence_as(structure, list(tensors)), training=False)
+
+        if internals.is_keras3(self.model):
+            internals.build_by_shape(self.model, call, list(specs))
+        elif not getattr(self.model, "built", False):
+            call(*(tf.zeros([1 if d is None else d for d in spec.shape], spec.dtype) for spec in specs))
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    function = getattr(function, "python_function", function)
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def _required(function: Callable[..., Any]) -> list[str]:
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    named = [
+        name
+        for name, p in _parameters(function).items()
+        if p.default is inspect.Parameter.empty and p.kind in positional
+    ]
+    return [name for name in named if name != "self"]

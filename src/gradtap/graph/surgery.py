@@ -1,0 +1,126 @@
+"""Graph surgery: the only file that reaches into TensorFlow's private graph calls.
+
+A traced forward pass is a `FuncGraph`. It may be extended (a backward graph is added to it) and cut (a callable is
+pruned from it that holds nothing but the ops between some feeds and some fetches).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+from gradtap.types import Compiled, Operation, Structure, Tensor
+
+
+def wrap(function: Callable[..., Structure], specs: Sequence[Any]) -> Any:
+    """Run a Python function once into a graph of its own.
+
+    Args:
+      function: Called with one symbolic tensor for each spec.
+      specs: A `tf.TensorSpec` for each argument.
+
+    Returns:
+      A `WrappedFunction`: its ``.graph`` can be extended and its ``.prune`` cuts callables from it.
+    """
+    wrapped = tf.compat.v1.wrap_function(function, list(specs))
+    # The holder keeps the Python function, and with it the model that it closes over, for functions that make
+    # variables. Ours makes none.
+    wrapped._variable_holder._fn = None
+    return wrapped
+
+
+def prune(wrapped: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> Compiled:
+    """A callable of just the ops between feeds and fetches.
+
+    Args:
+      wrapped: The traced function.
+      feeds: Tensors of its graph, the callable's positional arguments. Everything before a feed is gone.
+      fetches: Tensors of its graph, what the callable returns, in this order.
+
+    Returns:
+      A compiled function, as fast as a hand-written `tf.function` of the same ops; it may be called inside another
+      `tf.function`, and differentiated by an outer tape.
+    """
+    with inside(wrapped.graph):
+        # A tensor that is fed and fetched, or fetched twice, would lose its place: each fetch gets an op of its own.
+        fetches = [tf.identity(fetch) for fetch in fetches]
+    pruned = wrapped.prune(list(feeds), fetches, name="gradtap")
+
+    def run(*tensors: Tensor) -> Any:
+        # The public call first tries to bind the arguments by name, fails, and prints every array into the message of
+        # an error that it then drops: 15 ms for an image.
+        return pruned._call_flat(list(tensors), pruned.captured_inputs)
+
+    return run
+
+
+@contextmanager
+def inside(graph: Any) -> Iterator[None]:
+    """Add ops to a traced graph, in a name scope that no layer has."""
+    with graph.as_default(), tf.name_scope("gradtap/"):
+        yield
+
+
+def current_graph() -> Any:
+    """The graph that the calling thread is building; None where it runs eagerly."""
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def op_count(graph: Any) -> int:
+    """How many ops a graph has, at constant cost."""
+    return int(graph.version)
+
+
+def differentiate(score: Tensor | list[Tensor], tensors: Sequence[Tensor]) -> list[Tensor | None]:
+    """Add the backward graph of ``sum(score)`` to the score's graph, once for all tensors.
+
+    Returns:
+      A dense tensor for each of ``tensors``, or None where no gradient arrives.
+    """
+    graph = (score[0] if isinstance(score, list) else score).graph
+    with inside(graph):
+        gradients = tf.gradients(score, list(tensors))
+        # A gather's gradient comes as slices; what a caller sees is always dense.
+        return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+
+
+def is_float(tensor: Tensor) -> bool:
+    """Whether a tensor is of a type that gradients flow through."""
+    return bool(tensor.dtype.is_floating or tensor.dtype.is_complex)
+
+
+def ancestors(tensors: Iterable[Tensor]) -> set[Operation]:
+    """Every op that the tensors depend on through data, their own ops included."""
+    seen: set[Operation] = set()
+    stack = [tensor.op for tensor in tensors]
+    while stack:
+        op = stack.pop()
+        if op not in seen:
+            seen.add(op)
+            stack += [i.op for i in op.inputs]
+    return seen
+
+
+def descendants(tensors: Iterable[Tensor]) -> set[Operation]:
+    """Every op that depends on the tensors through data."""
+    seen: set[Operation] = set()
+    stack = [op for tensor in tensors for op in tensor.consumers()]
+    while stack:
+        op = stack.pop()
+        if op not in seen:
+            seen.add(op)
+            stack += [consumer for output in op.outputs for consumer in output.consumers()]
+    return seen
+
+
+def same_value_source(tensor: Tensor) -> Tensor:
+    """Walk back through ops that only hand their input on; casts between float types count as such."""
+    while True:
+        op = tensor.op
+        if op.type == "Identity" or (op.type == "Cast" and is_float(tensor) and is_float(op.inputs[0])):
+            tensor = op.inputs[0]
+        else:
+            return tensor

@@ -1,0 +1,151 @@
+"""Results: read-only mappings from addresses to tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from gradtap import errors
+from gradtap.graph.resolve import Place
+from gradtap.tap import Tap
+from gradtap.types import Layer, Structure, Tensor
+
+
+class TapValues(Mapping[str, Tensor]):
+    """A read-only mapping from address to tensor, in forward order; it never holds None.
+
+    It can be indexed by the address as it was written, by the canonical address, and by the `Tap` or the layer that
+    was asked for. Where one address means several tensors, each has a key of its own, and the address itself gives
+    them all, as a dict.
+
+    Args:
+      places: Where each value belongs.
+      values: One tensor for each place.
+    """
+
+    def __init__(self, places: Sequence[Place], values: Sequence[Tensor]) -> None:
+        self._places = {place.key: place for place in places}
+        self._values = dict(zip(self._places, values, strict=True))
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str) and key in self._values:
+            return self._values[key]
+        found = self._find(key)
+        if len(found) == 1 and self._places[found[0]].group != key:
+            return self._values[found[0]]
+        if found:
+            return {self._places[name].tap.pick or name: self._values[name] for name in found}
+        raise errors.MissingResultError(
+            f"the result holds nothing under {key!r}."[:300],
+            [("it holds", ", ".join(f"`{name}`" for name in list(self._values)[:12]))],
+            "index it by an address that was asked for",
+        )
+
+    def _find(self, key: Any) -> list[str]:
+        if isinstance(key, str):
+            in_group = [name for name, place in self._places.items() if place.group == key]
+            return in_group or [n for n, place in self._places.items() if str(place.tap) == _canonical(key)]
+        if isinstance(key, Tap):
+            return [name for name, place in self._places.items() if place.tap == key or name == str(key)]
+        return [n for n, place in self._places.items() if place.layer is not None and place.layer.is_layer(key)]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values if isinstance(key, str) and key in self._values else bool(self._find(key))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def only(self) -> Tensor:
+        """The value, where there is just one.
+
+        Raises:
+          MissingResultError: There are several.
+        """
+        if len(self._values) != 1:
+            raise errors.MissingResultError(
+                f"`.only` needs one value, this holds {len(self)}.",
+                [("it holds", ", ".join(f"`{name}`" for name in list(self)[:12]))],
+                "index it by address",
+            )
+        return next(iter(self._values.values()))
+
+    def taps(self) -> dict[str, Tap]:
+        """The canonical tap of each key."""
+        return {key: place.tap for key, place in self._places.items()}
+
+    def layers(self) -> dict[str, Layer]:
+        """The class name of the layer of each key; empty for an op."""
+        return {key: place.layer.kind if place.layer else "" for key, place in self._places.items()}
+
+    def __repr__(self) -> str:
+        rows = [f"  {key!r}: {_describe(value)}" for key, value in self._values.items()]
+        return f"{type(self).__name__}({{\n" + ",\n".join(rows) + "\n})" if rows else f"{type(self).__name__}({{}})"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(
+            f"<tr><td><code>{escape(key)}</code></td><td>{escape(_describe(value))}</td></tr>"
+            for key, value in self._values.items()
+        )
+        return f"<table><tr><th>{type(self).__name__}</th><th>tensor</th></tr>{rows}</table>"
+
+
+class Gradients(TapValues):
+    """Gradients of a target with respect to activations; see `gradtap.gradients`.
+
+    Args:
+      places: Where each gradient belongs.
+      values: The gradients.
+      activations: The activations at the same taps.
+      outputs: The model's outputs, nested as the model returns them.
+      target: What was differentiated, ``(batch,)``.
+      skipped: Places that a pattern fits and that have no gradient, with the reason.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[Place],
+        values: Sequence[Tensor],
+        *,
+        activations: Sequence[Tensor],
+        outputs: Structure,
+        target: Tensor,
+        skipped: Mapping[str, str],
+    ) -> None:
+        super().__init__(places, values)
+        self.activations = Activations(places, activations, outputs=outputs)
+        self.outputs = outputs
+        self.target = target
+        self.skipped = dict(skipped)
+
+
+class Activations(TapValues):
+    """Activations at taps; see `gradtap.activations`.
+
+    Args:
+      places: Where each activation belongs.
+      values: The activations.
+      outputs: The model's outputs, nested as the model returns them.
+    """
+
+    def __init__(self, places: Sequence[Place], values: Sequence[Tensor], *, outputs: Structure) -> None:
+        super().__init__(places, values)
+        self.outputs = outputs
+
+
+def _canonical(key: str) -> str | None:
+    try:
+        return str(Tap.parse(key))
+    except errors.AddressSyntaxError:
+        return None
+
+
+def _describe(value: Tensor) -> str:
+    return f"{value.dtype.name} {tuple(value.shape)}" if isinstance(value, tf.Tensor) else repr(value)
