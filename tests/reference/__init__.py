@@ -1,0 +1,1 @@
+"""Independent, slower re-implementations that the tests compare gradtap's numbers with."""

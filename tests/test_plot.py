@@ -1,0 +1,149 @@
+"""Pictures: the scale, the enlargement, the colours, and what the figures hold."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from gradtap.errors import MissingExtraError
+from gradtap.plot import PictureError, heatmap, layers, robust_scale
+from gradtap.plot.maps import NEGATIVE, POSITIVE, as_picture, colours, enlarge
+from gradtap.plot.panels import shortened_address
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        (np.arange(-100.0, 101.0), 99.0),  # |values| are 0, 1, 1, 2, 2, ..., 100, 100
+        (np.zeros((4, 4)), 1.0),
+        (np.full((2, 2), np.nan), 1.0),
+        (np.array([1.0, np.inf, -np.inf, np.nan]), 1.0),
+        (np.array([0.0] * 999 + [-7.0]), 7.0),  # the percentile alone would be 0
+        (np.array([0.0, -2.0]), 1.98),
+    ],
+)
+def test_scale_is_the_99th_percentile_of_the_magnitudes(values, scale):
+    assert robust_scale(values) == pytest.approx(scale)
+
+
+def test_bilinear_enlargement_has_half_pixel_centres():
+    np.testing.assert_allclose(enlarge(np.array([[0.0, 1.0]]), 1, 4), [[0, 0.25, 0.75, 1]])
+    rows, columns = np.mgrid[0:3, 0:5].astype(float)
+    large = enlarge(2 * rows + columns, 9, 15)
+    # A plane stays a plane wherever there is a cell on either side.
+    inner_rows, inner_columns = np.mgrid[1:8, 1:14]
+    np.testing.assert_allclose(large[1:8, 1:14], 2 * ((inner_rows + 0.5) / 3 - 0.5) + (inner_columns + 0.5) / 3 - 0.5)
+
+
+def test_nearest_enlargement_repeats_cells():
+    small = np.array([[1.0, 2.0, 3.0]])
+    np.testing.assert_array_equal(enlarge(small, 2, 6, "nearest"), [[1, 1, 2, 2, 3, 3]] * 2)
+    np.testing.assert_array_equal(enlarge(small, 1, 7, "nearest"), [[small[0, i * 3 // 7] for i in range(7)]])
+
+
+def test_enlargement_does_not_spread_what_is_not_finite():
+    assert np.isfinite(enlarge(np.array([[np.nan, 1.0], [np.inf, -1.0]]), 8, 8)).all()
+    with pytest.raises(PictureError, match="no interpolation 'cubic'"):
+        enlarge(np.ones((2, 2)), 4, 4, "cubic")
+
+
+def test_colours_show_the_picture_at_zero_and_the_sign_elsewhere():
+    ground = np.full((1, 4, 3), 0.4)
+    drawn = colours(np.array([[0.0, 2.0, -2.0, 50.0]]), 2.0, ground)
+    np.testing.assert_allclose(drawn[0, 0], ground[0, 0])
+    np.testing.assert_allclose(drawn[0, 1], 0.1 * 0.4 + 0.9 * POSITIVE)
+    np.testing.assert_allclose(drawn[0, 2], 0.1 * 0.4 + 0.9 * NEGATIVE)
+    np.testing.assert_allclose(drawn[0, 3], drawn[0, 1])
+    np.testing.assert_allclose(colours(np.array([[1.0, 0.0]]), 1.0)[0], [POSITIVE, [1, 1, 1]])
+
+
+def test_images_of_every_kind_become_pictures():
+    np.testing.assert_allclose(as_picture(np.array([[0, 255]], np.uint8)), [[[0] * 3, [1] * 3]])
+    np.testing.assert_allclose(as_picture(np.array([[[0.25, 0.5, 1.0]]])), [[[0.25, 0.5, 1.0]]])
+    np.testing.assert_allclose(as_picture(np.array([[[-1.0], [1.0]]])), [[[0] * 3, [1] * 3]])
+    assert as_picture(np.zeros((2, 5, 4), np.uint8)).shape == (2, 5, 3)
+    for shape in [(3,), (2, 2, 2), (1, 2, 2, 3), (0, 4, 3)]:
+        with pytest.raises(PictureError, match="not an image"):
+            as_picture(np.zeros(shape))
+
+
+def test_layers_has_a_row_for_each_example_and_a_column_for_each_map():
+    maps = {"a": np.ones((2, 4, 4)), "b/c": -np.ones((2, 8, 8))}
+    images = np.zeros((2, 16, 32, 3), np.uint8)
+    figure = layers(maps, images, captions=["4 x 4", "8 x 8"], image_captions=["one", "two"], title="t", note="n")
+    assert len(figure.axes) == 2 * 3
+    texts = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert {"a", "b/c", "4 x 4", "8 x 8", "one", "two"} <= texts
+    assert {text.get_text() for text in figure.texts} == {"t", "n"}
+    shown = figure.axes[1].images[0].get_array()
+    assert shown.shape == (7 * 16, 7 * 32, 3)  # enlarged to at least 224 pixels
+    np.testing.assert_allclose(shown[0, 0], 0.1 * 0.25 + 0.9 * POSITIVE, atol=1e-6)
+
+
+def test_the_scale_of_a_map_without_negative_values_begins_at_zero():
+    def numbers(values):
+        [bar] = heatmap(values).axes[0].child_axes
+        return [text.get_text() for text in bar.texts]
+
+    assert numbers(np.array([[0.0, 2.0]])) == ["0", "2"]
+    assert numbers(np.array([[-4.0, 2.0]])) == ["−4", "4"]
+
+
+def test_long_notes_are_wrapped_into_the_figure():
+    figure = heatmap(np.eye(3), note="orange raises the score and blue lowers it " * 3)
+    assert len(figure.texts) > 2
+    figure.draw_without_rendering()
+    assert all(
+        0 <= text.get_window_extent().x0 < text.get_window_extent().x1 <= figure.bbox.x1 for text in figure.texts
+    )
+
+
+def test_a_heatmap_is_one_panel_and_can_be_written(tmp_path):
+    heatmap(np.eye(7), np.zeros((20, 20), np.uint8), title="head $x_relu", caption="7 × 7").savefig(
+        tmp_path / "map.png"
+    )
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("maps", "images", "message"),
+    [
+        ({}, None, "no map"),
+        ({"a": np.ones(3)}, None, r"`a` is not a map[\s\S]*\(3,\), float64"),
+        ({"a": np.ones((2, 0, 3))}, None, "not a map"),
+        ({"a": np.array([["x"]])}, None, "not a map"),
+        ({"a": np.ones((2, 3, 3)), "b": np.ones((1, 3, 3))}, None, "2 in `a`, 1 in `b`"),
+        ({"a": np.ones((2, 3, 3))}, np.zeros((9, 9, 3)), "maps of 2 examples but 1 images"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(maps, images, message):
+    with pytest.raises(PictureError, match=message):
+        layers(maps, images)
+
+
+def test_long_addresses_are_broken_at_a_slash_and_cut():
+    assert shortened_address("conv1") == "conv1"
+    assert shortened_address("backbone/block3_sub_block2_out", 24) == "backbone/\nblock3_sub_block2_out"
+    assert max(map(len, shortened_address("x" * 200).split("\n"))) <= 35
+
+
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match="viz"):
+        heatmap(np.ones((2, 2)))
+
+
+def test_no_state_of_pyplot_is_touched():
+    code = (
+        "import sys, io, numpy as np, gradtap.plot as plot\n"
+        "early = 'matplotlib' in sys.modules\n"
+        "plot.heatmap(np.ones((2, 2))).savefig(io.BytesIO())\n"
+        "print(early, 'matplotlib.pyplot' in sys.modules, 'tensorflow' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "False"]
