@@ -220,6 +220,23 @@ def test_trace_and_model_die_together(x, explicit):
     assert result["conv"].shape == (2, 6, 6, 4)
 
 
+def test_dropout_is_drawn_as_the_model_would_draw_it_next_and_by_seed(x):
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(64, name="d"), layers.Dropout(0.5), layers.Dense(1)])
+    shared = layers.Dropout(0.5)
+    inputs = keras.Input((6,))
+    twice = keras.Model(inputs, layers.Dense(1)(shared(shared(layers.Dense(64, name="d")(inputs)))))
+    rows = np.random.default_rng(1).normal(size=(4, 6)).astype("float32")
+    for net in (model, twice):
+        first = gt.gradients(net, rows, at="d", training=True)
+        np.testing.assert_array_equal(gt.gradients(net, rows, at="d", training=True)["d"], first["d"])
+        np.testing.assert_allclose(net(rows, training=True), first.outputs, rtol=1e-5)
+        after = gt.gradients(net, rows, at="d", training=True)["d"]
+        assert np.abs(after - first["d"]).max() > 1e-3, "the generator has moved on, so has the mask"
+        one, same, other = (gt.gradients(net, rows, at="d", training=True, seed=s)["d"] for s in (1, 1, 2))
+        np.testing.assert_array_equal(one, same)
+        assert np.abs(one - other).max() > 1e-3
+
+
 def test_nothing_is_kept_of_models_that_are_gone(x):
     from gradtap.graph import tracing
 

@@ -17,13 +17,19 @@ _UNWATCHED_BYTES = 64 << 20
 
 
 def run_batch(
-    program: Program, tensors: Sequence[Tensor], values: Sequence[TensorLike], batch_size: int | None
+    program: Program,
+    inputs: Sequence[Tensor],
+    *,
+    seeds: Sequence[TensorLike] = (),
+    values: Sequence[TensorLike] = (),
+    batch_size: int | None = None,
 ) -> dict[str, list[Tensor]]:
     """Run a program on one batch.
 
     Args:
       program: What to run.
-      tensors: The model's inputs.
+      inputs: The model's inputs.
+      seeds: What its random draws are fed; the same for every part of the batch.
       values: What the target brings along; each has one row for each example, or one for all.
       batch_size: Most examples at once; None for all.
 
@@ -34,17 +40,18 @@ def run_batch(
       MemoryBudgetError: The result would take more than half of the free memory.
       ModelRunError: TensorFlow failed on these inputs.
     """
-    batch = tensors[0].shape[0] if tensors[0].shape.rank else None
+    batch = inputs[0].shape[0] if inputs[0].shape.rank else None
     if batch == 0:
-        return _run_empty(program, tensors, values)
-    check_memory(program, tensors, batch)
+        return _run_empty(program, inputs, seeds, values)
+    check_memory(program, batch)
     if batch is None or batch_size is None or batch <= batch_size:
-        return run_once(program, [*tensors, *values])
+        return run_once(program, [*inputs, *seeds, *values])
+
+    def rows(tensors: Sequence[TensorLike], start: int) -> list[TensorLike]:
+        return [_rows(tensor, start, start + batch_size, batch) for tensor in tensors]
+
     starts = range(0, batch, batch_size)
-    pieces = [
-        run_once(program, [_rows(t, start, start + batch_size, batch) for t in (*tensors, *values)]) for start in starts
-    ]
-    return join(pieces)
+    return join([run_once(program, [*rows(inputs, s), *seeds, *rows(values, s)]) for s in starts])
 
 
 def run_once(program: Program, feeds: Sequence[TensorLike]) -> dict[str, list[Tensor]]:
@@ -54,8 +61,20 @@ def run_once(program: Program, feeds: Sequence[TensorLike]) -> dict[str, list[Te
     except tf.errors.OpError as error:
         raise _run_error(error, feeds) from error
     parts = program.split(fetched)
+    _check_score(program, parts, feeds)
     report(program, parts)
     return parts
+
+
+def _check_score(program: Program, parts: dict[str, list[Tensor]], feeds: Sequence[TensorLike]) -> None:
+    """A target that reduces the wrong axis can be told from a right one only by its length."""
+    batch, score = np.shape(feeds[0])[:1], parts.get("score")
+    if score and batch and None not in (batch[0], score[0].shape[0]) and score[0].shape[0] != batch[0]:
+        raise errors.TargetShapeError(
+            f"the target {program.target} gives {score[0].shape[0]} numbers for {batch[0]} examples.",
+            [],
+            "a target maps the outputs to one number per example, (batch,)",
+        )
 
 
 def join(pieces: Sequence[dict[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
@@ -81,12 +100,6 @@ def dataset_batches(dataset: Any) -> Iterator[Structure]:
         yield element[0] if isinstance(element, tuple) else element
 
 
-def check_batch_size(batch_size: int | None) -> None:
-    """Raise unless a batch size is None or a positive int."""
-    if batch_size is not None and (not isinstance(batch_size, (int, np.integer)) or batch_size < 1):
-        raise errors.ArgumentError(f"batch_size={batch_size!r} is not a positive int.", [], "None runs all at once")
-
-
 def over_dataset(
     dataset: Any, one: Callable[[Structure], tuple[Program, dict[str, list[Tensor]]]]
 ) -> tuple[Program, dict[str, list[Tensor]]]:
@@ -110,7 +123,7 @@ def over_dataset(
     return program, join(pieces)
 
 
-def check_memory(program: Program, tensors: Sequence[Tensor], batch: int | None) -> None:
+def check_memory(program: Program, batch: int | None) -> None:
     """Raise before a result would take more than half of the free memory.
 
     Raises:
@@ -155,14 +168,16 @@ def free_memory() -> int | None:
     return None
 
 
-def _run_empty(program: Program, tensors: Sequence[Tensor], values: Sequence[TensorLike]) -> dict[str, list[Tensor]]:
+def _run_empty(
+    program: Program, inputs: Sequence[Tensor], seeds: Sequence[TensorLike], values: Sequence[TensorLike]
+) -> dict[str, list[Tensor]]:
     """No examples: run one of zeros and keep none of it.
 
     An empty batch would abort the process in some backward kernels (a C++ check in oneDNN's MaxPoolGrad).
     """
-    one = [tf.zeros((1, *t.shape[1:]), t.dtype) if t.shape.rank else t for t in tensors]
+    one = [tf.zeros((1, *t.shape[1:]), t.dtype) if t.shape.rank else t for t in inputs]
     fed = [np.zeros((1, *np.shape(v)[1:]), np.asarray(v).dtype) for v in values]
-    parts = program.split(program.run(*one, *map(tf.convert_to_tensor, fed)))
+    parts = program.split(program.run(*map(tf.convert_to_tensor, [*one, *seeds, *fed])))
     return {n: [t[:0] if t.shape.rank else t for t in kept] for n, kept in parts.items() if n != "flags"}
 
 

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
-import weakref
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Literal
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from gradtap import errors
-from gradtap.batching import check_batch_size, is_dataset, over_dataset, run_batch
+from gradtap.asking import Settings, Unconnected, address_key, ask, watched
 from gradtap.graph import explain, surgery
-from gradtap.graph import keras_internals as internals
-from gradtap.graph.inputs import Feeds, read_inputs
-from gradtap.graph.model_files import as_trace
 from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.tracing import ForwardGraph, Trace
-from gradtap.program import Program, assemble, program_for
+from gradtap.program import Program, assemble
 from gradtap.results import Activations, Gradients
-from gradtap.tap import Tap
 from gradtap.targets import Target, as_target
-from gradtap.types import Address, Model, Structure, Tensor
-
-Unconnected = Literal["error", "zero"]
-_OneBatch = Callable[[Structure], tuple[Program, dict[str, list[Tensor]]]]
+from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 
 
+@surgery.unconverted
 def gradients(
     model: Model,
     inputs: Structure,
@@ -81,22 +73,9 @@ def gradients(
     References:
       Simonyan et al., Deep Inside Convolutional Networks, https://arxiv.org/abs/1312.6034, 2013.
     """
-    _check_choice("unconnected", unconnected, ("error", "zero"))
-    check_batch_size(batch_size)
-    trace = as_trace(model)
-    wanted = as_target(target)
-
-    def one(batch: Structure) -> tuple[Program, dict[str, list[Tensor]]]:
-        feeds = _read(trace, batch)
-        graph = trace.graphs.forward_graph(trace.source, feeds, training)
-        program = _gradient_program(trace, graph, wanted, at, unconnected, checks)
-        values = wanted.values(graph, feeds.batch_size)
-        _warn_of_coupling(training, batch_size, feeds)
-        parts = run_batch(program, feeds.tensors, values, batch_size)
-        _check_score(parts["score"][0], feeds, program)
-        return program, parts
-
-    program, parts = _over(inputs, one)
+    question = _OfTarget(as_target(target), at)
+    settings = Settings(unconnected, batch_size, training, seed, checks)
+    program, parts = ask(model, inputs, question, settings)
     return Gradients(
         program.places,
         parts["gradients"],
@@ -107,6 +86,7 @@ def gradients(
     )
 
 
+@surgery.unconverted
 def activations(
     model: Model,
     inputs: Structure,
@@ -131,7 +111,7 @@ def activations(
       checks: Warn of NaN and infinity, in the same run.
 
     Returns:
-      `Activations`: a mapping from address to tensor ``(batch, ...)``, in forward order, with ``.outputs``.
+      `Activations`: a mapping from address to tensor ``(batch, ...)``, in forward order.
 
     Raises:
       GradtapError: One class for each cause; ``docs/errors`` has a page for each.
@@ -142,99 +122,123 @@ def activations(
       >>> gt.activations(model, np.ones((5, 4)), at="hidden").only.shape
       TensorShape([5, 3])
     """
-    _check_choice("unconnected", unconnected, ("error", "zero"))
-    check_batch_size(batch_size)
-    trace = as_trace(model)
-
-    def one(batch: Structure) -> tuple[Program, dict[str, list[Tensor]]]:
-        feeds = _read(trace, batch)
-        graph = trace.graphs.forward_graph(trace.source, feeds, training)
-        key = ("activations", _at_key(at), checks, trace.jit_compile)
-        program = program_for(graph, key, lambda: _build_activations(trace, graph, at, checks))
-        _warn_of_coupling(training, batch_size, feeds)
-        parts = run_batch(program, feeds.tensors, [], batch_size)
-        return program, parts
-
-    program, parts = _over(inputs, one)
-    return Activations(program.places, parts["activations"], outputs=program.pack_outputs(parts["outputs"]))
+    settings = Settings(unconnected, batch_size, training, seed, checks)
+    program, parts = ask(model, inputs, _Reading(at), settings)
+    return Activations(program.places, parts["activations"])
 
 
-def _over(inputs: Structure, one: _OneBatch) -> tuple[Program, dict[str, list[Tensor]]]:
-    return over_dataset(inputs, one) if is_dataset(inputs) else one(inputs)
+class _Reading:
+    """Activations at addresses."""
+
+    def __init__(self, at: Any) -> None:
+        self.at = at
+
+    def key(self, graph: ForwardGraph) -> Hashable:
+        return address_key(self.at)
+
+    def build(self, trace: Trace, graph: ForwardGraph, settings: Settings) -> Program:
+        places = resolve(graph, self.at)
+        parts = {"activations": [place.tensor for place in places]}
+        watch = watched(graph, places) if settings.checks else None
+        return assemble(graph, graph.all_feeds, parts, places, watch=watch, jit_compile=trace.jit_compile)
+
+    def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
+        return []
 
 
-def _read(trace: Trace, inputs: Structure) -> Feeds:
-    return read_inputs(inputs, trace.source.declared_inputs(), trace.source.float_dtype())
+class _OfTarget:
+    """Gradients of a target at addresses."""
 
+    def __init__(self, target: Target, at: Any) -> None:
+        self.target = target
+        self.at = at
 
-def _gradient_program(
-    trace: Trace, graph: ForwardGraph, target: Target, at: Any, unconnected: str, checks: bool
-) -> Program:
-    wrong: list[errors.GradtapError] = []
-    target_key: Hashable = None
-    try:
-        target_key = target.key(graph)
-    except errors.GradtapError as error:
-        wrong.append(error)
-    key = ("gradients", _at_key(at), target_key, unconnected, checks, trace.jit_compile)
-    if not wrong and key in graph.programs:
-        return program_for(graph, key, _never)
-    places: list[Place] = []
-    try:
-        places = resolve(graph, at)
-    except errors.GradtapError as error:
-        wrong.append(error)
-    errors.raise_all(wrong)
-    return program_for(graph, key, lambda: _build_gradients(trace, graph, target, places, unconnected, checks))
+    def key(self, graph: ForwardGraph) -> Hashable:
+        try:
+            return address_key(self.at), self.target.key(graph)
+        except errors.GradtapError as error:
+            # What else is wrong is said in the same breath.
+            errors.raise_all([error, *_mistakes(graph, self.at)])
+            raise
 
+    def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
+        return self.target.values(graph, batch)
 
-def _never() -> Program:
-    raise KeyError
-
-
-def _build_gradients(
-    trace: Trace, graph: ForwardGraph, target: Target, places: list[Place], unconnected: str, checks: bool
-) -> Program:
-    with surgery.inside(graph.graph):
-        score = target.build(graph)
-    found = surgery.differentiate(score.value, [place.tensor for place in places])
-    kept: list[Place] = []
-    slopes: list[Tensor] = []
-    left_out: dict[str, errors.GradtapError] = {}
-    wrong: list[errors.GradtapError] = []
-    for place, slope in zip(places, found, strict=True):
-        is_float = surgery.is_float(place.tensor)
-        if slope is None and is_float and unconnected == "zero" and not place.by_pattern:
-            with surgery.inside(graph.graph):
-                slope = tf.zeros_like(place.tensor)  # noqa: PLW2901
-        if slope is not None and is_float:
-            kept.append(place)
-            slopes.append(slope)
-            continue
-        reason = _reason(graph, place, score.value, repr(target))
-        if place.by_pattern or (place.group is not None and not is_float):
-            left_out[place.key] = reason
-        else:
-            wrong.append(reason)
-    errors.raise_all(wrong or ([] if kept else list(left_out.values())[:1]))
-    watch = _watched(graph, kept) | {f"the gradient at `{p.key}`": s for p, s in zip(kept, slopes, strict=True)}
-    program = assemble(
-        graph,
-        [*graph.feeds, *score.feeds],
-        {
+    def build(self, trace: Trace, graph: ForwardGraph, settings: Settings) -> Program:
+        places = resolve(graph, self.at)
+        with surgery.inside(graph.graph):
+            score = self.target.build(graph)
+        kept, slopes, skipped = slopes_at(graph, places, score.value, repr(self.target), settings.unconnected)
+        watch = watched(graph, kept) | {f"the gradient at `{p.key}`": s for p, s in zip(kept, slopes, strict=True)}
+        parts = {
             "gradients": slopes,
             "activations": [place.tensor for place in kept],
             "outputs": graph.outputs,
             "score": [score.value],
-        },
-        kept,
-        watch=watch if checks else None,
-        saturated=score.saturated,
-        jit_compile=trace.jit_compile,
-    )
-    program.skipped = {key: reason.headline for key, reason in left_out.items()}
-    program.target = repr(target)
-    return program
+        }
+        program = assemble(
+            graph,
+            [*graph.all_feeds, *score.feeds],
+            parts,
+            kept,
+            watch=watch if settings.checks else None,
+            saturated=score.saturated,
+            jit_compile=trace.jit_compile,
+        )
+        program.skipped = skipped
+        program.target = repr(self.target)
+        return program
+
+
+def _mistakes(graph: ForwardGraph, at: Any) -> list[errors.GradtapError]:
+    try:
+        resolve(graph, at)
+    except errors.GradtapError as error:
+        return [error]
+    return []
+
+
+def slopes_at(
+    graph: ForwardGraph, places: Sequence[Place], score: Tensor, target: str, unconnected: str
+) -> tuple[list[Place], list[Tensor], dict[str, str]]:
+    """Add the backward graph of a score, for all places at once, and account for every place.
+
+    Args:
+      graph: The forward graph that holds the score.
+      places: Where gradients are wanted.
+      score: What is differentiated; the gradient is that of its sum.
+      target: What it is called in messages.
+      unconnected: ``"error"``, or ``"zero"`` for zeros where there is no gradient.
+
+    Returns:
+      The places with a gradient, their gradients, and the other places with the reason.
+
+    Raises:
+      UnconnectedTapError: A place that was named, not found by a pattern, has no gradient.
+    """
+    found = surgery.differentiate(score, [place.tensor for place in places])
+    kept: list[Place] = []
+    slopes: list[Tensor] = []
+    left_out: list[Place] = []
+    missing: list[Place] = []
+    for place, slope in zip(places, found, strict=True):
+        is_float = surgery.is_float(place.tensor)
+        if slope is not None and is_float:
+            kept.append(place)
+            slopes.append(slope)
+        elif place.by_pattern or (place.group is not None and not is_float):
+            left_out.append(place)
+        elif unconnected == "zero" and is_float:
+            kept.append(place)
+            with surgery.inside(graph.graph):
+                slopes.append(tf.zeros_like(place.tensor))
+        else:
+            missing.append(place)
+    missing = missing or ([] if kept else left_out[:1])
+    errors.raise_all([_reason(graph, place, score, target) for place in missing])
+    needed = surgery.ancestors([score]) if left_out else set()
+    skipped = {p.key: explain.in_short(p.tensor, needed) for p in left_out}
+    return kept, slopes, skipped
 
 
 def _reason(graph: ForwardGraph, place: Place, score: Tensor, target: str) -> errors.GradtapError:
@@ -242,53 +246,3 @@ def _reason(graph: ForwardGraph, place: Place, score: Tensor, target: str) -> er
     if not surgery.is_float(place.tensor):
         return explain.integer(graph, place.key, place.tensor, place.layer)
     return explain.unconnected(graph, place.key, place.tensor, place.layer, score, target)
-
-
-def _build_activations(trace: Trace, graph: ForwardGraph, at: Any, checks: bool) -> Program:
-    places = resolve(graph, at)
-    parts = {"activations": [place.tensor for place in places], "outputs": graph.outputs}
-    watch = _watched(graph, places) if checks else None
-    return assemble(graph, graph.feeds, parts, places, watch=watch, jit_compile=trace.jit_compile)
-
-
-def _watched(graph: ForwardGraph, places: Sequence[Place]) -> dict[str, Tensor]:
-    inputs = {f"input `{name}`": feed for name, feed in zip(graph.input_names, graph.feeds, strict=True)}
-    return inputs | {f"the activations at `{place.key}`": place.tensor for place in places}
-
-
-def _at_key(at: Any) -> Hashable:
-    """What was asked, as a key; layers weakly, so that a kept program keeps no model."""
-    if isinstance(at, (list, tuple, set, frozenset)):
-        return tuple(map(_at_key, at))
-    if isinstance(at, (str, Tap, type)):
-        return at
-    # Whatever else is given is no address; resolving it says so.
-    return weakref.ref(at) if internals.is_callable_node(at) else ("not an address", id(at))
-
-
-def _check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise errors.ArgumentError(
-            f"{name}={value!r} is not a choice.", [("choices", ", ".join(map(repr, choices)))], "give one of them"
-        )
-
-
-def _warn_of_coupling(training: bool, batch_size: int | None, feeds: Feeds) -> None:
-    batch = feeds.batch_size
-    if training and batch_size is not None and batch is not None and batch > batch_size:
-        warnings.warn(
-            errors.BatchCouplingWarning(
-                f"with training=True the batch statistics are those of {batch_size} examples at a time, not of {batch}."
-            ),
-            stacklevel=3,
-        )
-
-
-def _check_score(score: Tensor, feeds: Feeds, program: Program) -> None:
-    batch = feeds.batch_size
-    if batch is not None and score.shape[0] not in (None, batch):
-        raise errors.TargetShapeError(
-            f"the target {program.target} gives {score.shape[0]} numbers for {batch} examples.",
-            [],
-            "a target maps the outputs to one number per example, (batch,)",
-        )

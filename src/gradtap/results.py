@@ -120,24 +120,14 @@ class Gradients(TapValues):
         skipped: Mapping[str, str],
     ) -> None:
         super().__init__(places, values)
-        self.activations = Activations(places, activations, outputs=outputs)
+        self.activations = Activations(places, activations)
         self.outputs = outputs
         self.target = target
         self.skipped = dict(skipped)
 
 
 class Activations(TapValues):
-    """Activations at taps; see `gradtap.activations`.
-
-    Args:
-      places: Where each activation belongs.
-      values: The activations.
-      outputs: The model's outputs, nested as the model returns them.
-    """
-
-    def __init__(self, places: Sequence[Place], values: Sequence[Tensor], *, outputs: Structure) -> None:
-        super().__init__(places, values)
-        self.outputs = outputs
+    """Activations at taps; see `gradtap.activations`."""
 
 
 def _canonical(key: str) -> str | None:

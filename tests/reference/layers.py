@@ -42,9 +42,7 @@ def convolution(x, layer):
     if layer.padding == "same":
         x = np.pad(x, ((0, 0), ((rows - 1) // 2, rows // 2), ((columns - 1) // 2, columns // 2), (0, 0)))
     height, width = x.shape[1] - rows + 1, x.shape[2] - columns + 1
-    y = sum(
-        x[:, i : i + height, j : j + width] @ w["kernel"][i, j] for i in range(rows) for j in range(columns)
-    )
+    y = sum(x[:, i : i + height, j : j + width] @ w["kernel"][i, j] for i in range(rows) for j in range(columns))
     return y + w.get("bias", 0)
 
 

@@ -19,6 +19,7 @@ import tensorflow as tf
 from gradtap.graph import keras_internals as internals
 from gradtap.graph import surgery
 from gradtap.graph.naming import NamedLayer
+from gradtap.graph.randomness import Draw, recorded_next
 from gradtap.types import Layer, Structure, Tensor
 
 _ABSENT = object()
@@ -65,6 +66,8 @@ class Recorder:
         self.calls: dict[str, list[LayerCall]] = {}
         #: Paths of layers that ran in another graph than the traced one: a loop's or a branch's body.
         self.elsewhere: set[str] = set()
+        #: What the model drew from its random number generators.
+        self.draws: list[Draw] = []
         #: The layer whose call raised first, innermost.
         self.failed: str | None = None
 
@@ -76,6 +79,10 @@ class Recorder:
         try:
             for named in self._layers.values():
                 self._wrap_layer(named.layer, named.path, undo)
+            for generator in internals.seed_generators([n.layer for n in self._layers.values()]):
+                attributes = _attributes(generator)
+                undo.append((attributes, "next", attributes.get("next", _ABSENT)))
+                attributes["next"] = recorded_next(generator, generator.next, self._graph_if_ours, self.draws)
             yield
         finally:
             for attributes, name, value in reversed(undo):
@@ -101,6 +108,9 @@ class Recorder:
 
     def _is_ours(self) -> bool:
         return threading.get_ident() == self._thread and self._graph is not None
+
+    def _graph_if_ours(self) -> Any:
+        return self._graph if self._is_ours() else None
 
     def _recorded_call(self, layer: Layer, path: str, original: Callable[..., Any]) -> Callable[..., Any]:
         is_input_of = weakref.ref(layer)

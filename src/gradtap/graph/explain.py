@@ -41,6 +41,13 @@ def integer(graph: ForwardGraph, address: str, tensor: Tensor, layer: TracedLaye
     )
 
 
+def in_short(tensor: Tensor, needed: set[Operation]) -> str:
+    """Why a place that a pattern fits is left out; ``needed`` are the ops that the score depends on."""
+    if not surgery.is_float(tensor):
+        return f"it holds {tensor.dtype.name}, which has no gradient"
+    return "the gradient stops on the way to it" if tensor.op in needed else "the target does not depend on it"
+
+
 def unconnected(
     graph: ForwardGraph, address: str, tensor: Tensor, layer: TracedLayer | None, score: Tensor, target: str
 ) -> errors.UnconnectedTapError:
@@ -108,7 +115,7 @@ def _cuts(tensor: Tensor, score: Tensor, between: set[Operation]) -> list[Operat
     ends = [
         op
         for op in between
-        if (any(id(o) in reached for o in op.outputs) or score in op.outputs)
+        if any(o is score or id(o) in reached for o in op.outputs)
         and any(i is tensor or i.op in between for i in op.inputs)
         and not any(id(i) in reached for i in op.inputs if i is tensor or i.op in between)
     ]

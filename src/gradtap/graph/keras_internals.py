@@ -6,7 +6,7 @@ imports neither. Everything that depends on a private name of Keras stands here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +15,26 @@ from gradtap.types import Layer, Structure
 #: Attributes in which Keras keeps its own books. A change in them is no change of what the layer computes, and
 #: layers found in them are found elsewhere too.
 BOOKKEEPING = frozenset(
-    "_allow_non_tensor_positional_args _auto_config _build_shapes_dict _call_context_args _call_has_context_arg "
-    "_call_has_mask_arg _call_has_training_arg _call_signature _called _convert_input_args _inbound_nodes "
-    "_input_spec _lock _loss_ids _losses _losses_override _metrics _outbound_nodes _parent_path _path "
-    "_saved_model_arg_spec _saved_model_inputs_spec _supports_masking _tracked _tracker build built "
-    "call_signature_parameters quantize supports_jit _compile_config _compile_loss _compile_metrics "
-    "_compiled_trainable_state _compute_loss_has_training_arg _distribute_strategy _eval_epoch_iterator "
-    "_initial_epoch _jit_compile _loss_tracker _run_eagerly compiled history loss optimizer predict_function "
-    "steps_per_execution stop_training test_function train_function unrolled_steps_per_execution call "
-    "_inputs _inputs_struct _outputs _outputs_struct _nodes _nodes_by_depth _operations_by_depth "
-    # Keras 2
-    "_thread_local _obj_reference_counts_dict _metrics_lock _saved_model_inputs_spec _train_counter _test_counter "
-    "_predict_counter _callable_losses _updates _self_tracked_trackables compiled_loss compiled_metrics "
-    "_steps_per_execution train_tf_function _training_state _cluster_coordinator _checkpoint _keras_api_names".split()
+    [
+        # fmt: off
+        "_allow_non_tensor_positional_args", "_auto_config", "_build_shapes_dict", "_call_context_args",
+        "_call_has_context_arg", "_call_has_mask_arg", "_call_has_training_arg", "_call_signature", "_called",
+        "_convert_input_args", "_inbound_nodes", "_input_spec", "_lock", "_loss_ids", "_losses", "_losses_override",
+        "_metrics", "_outbound_nodes", "_parent_path", "_path", "_saved_model_arg_spec", "_saved_model_inputs_spec",
+        "_supports_masking", "_tracked", "_tracker", "build", "built", "call_signature_parameters", "quantize",
+        "supports_jit", "_compile_config", "_compile_loss", "_compile_metrics", "_compiled_trainable_state",
+        "_compute_loss_has_training_arg", "_distribute_strategy", "_eval_epoch_iterator", "_initial_epoch",
+        "_jit_compile", "_loss_tracker", "_run_eagerly", "compiled", "history", "loss", "optimizer",
+        "predict_function", "steps_per_execution", "stop_training", "test_function", "train_function",
+        "unrolled_steps_per_execution", "call", "_inputs", "_inputs_struct", "_outputs", "_outputs_struct", "_nodes",
+        "_nodes_by_depth", "_operations_by_depth",
+        # Keras 2
+        "_thread_local", "_obj_reference_counts_dict", "_metrics_lock", "_saved_model_inputs_spec", "_train_counter",
+        "_test_counter", "_predict_counter", "_callable_losses", "_updates", "_self_tracked_trackables",
+        "compiled_loss", "compiled_metrics", "_steps_per_execution", "train_tf_function", "_training_state",
+        "_cluster_coordinator", "_checkpoint", "_keras_api_names",
+        # fmt: on
+    ]
 )
 
 
@@ -180,6 +187,15 @@ def output_names(model: Layer) -> list[str] | None:
     """The names of a functional model's outputs, flattened; None where it has none."""
     names = getattr(model, "output_names", None)
     return [str(n) for n in names] if names else None
+
+
+def seed_generators(layers: Iterable[Layer]) -> list[Any]:
+    """The random number generators that Keras 3 layers draw from, each once."""
+    from keras.src.backend.common import global_state
+
+    own = [generator for layer in layers for generator in getattr(layer, "_seed_generators", ())]
+    shared = global_state.get_global_attribute("global_seed_generator")
+    return list({id(g): g for g in [*own, shared] if g is not None}.values())
 
 
 def call_attribute(layer: Layer) -> str:

@@ -119,8 +119,8 @@ def _load(path: Path, config: str, safe_mode: bool) -> Model:
             f"`{path}` cannot be loaded.",
             facts,
             [
-                "with classes of your own: decorate them with keras.saving.register_keras_serializable and import them, "
-                "or load the model yourself and pass the model",
+                "with classes of your own: decorate them with keras.saving.register_keras_serializable and import "
+                "them, or load the model yourself and pass the model",
                 "write the file anew: it may be damaged",
             ],
         ) from error

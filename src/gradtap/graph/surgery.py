@@ -8,11 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
+from tensorflow.python.autograph.impl.api import autograph_artifact
 
 from gradtap.types import Compiled, Operation, Structure, Tensor
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def unconverted(function: _Function) -> _Function:
+    """Keep AutoGraph out of a public function that is called inside of a user's `tf.function`.
+
+    It would rewrite everything that the function calls, all of gradtap, which takes seconds and changes nothing. This
+    is the mark that `tf.autograph.experimental.do_not_convert` leaves, without the wrapper that hides the function.
+    """
+    autograph_artifact(function)
+    return function
 
 
 def wrap(function: Callable[..., Structure], specs: Sequence[Any]) -> Any:

@@ -21,6 +21,7 @@ from gradtap.graph.capture import LayerCall, Recorder
 from gradtap.graph.fingerprint import Fingerprint
 from gradtap.graph.inputs import Feeds
 from gradtap.graph.naming import NamedLayer, named_layers
+from gradtap.graph.randomness import Draw
 from gradtap.graph.sources import Source
 from gradtap.types import Layer, Model, Structure, Tensor
 
@@ -73,6 +74,7 @@ class ForwardGraph:
       layers: Everything that can be named, in the order of the model.
       calls: The recorded calls, by canonical path, in the order they ran.
       elsewhere: Paths of layers that ran inside a loop's or branch's own graph.
+      draws: What the model draws from its random number generators.
       training: The flag the model was called with.
       programs: What was built on this graph, by whoever built it.
       lock: Held while ops are added to the graph.
@@ -88,9 +90,15 @@ class ForwardGraph:
     layers: list[TracedLayer]
     calls: dict[str, list[LayerCall]]
     elsewhere: set[str]
+    draws: list[Draw]
     training: bool
     programs: dict[Any, Any] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def all_feeds(self) -> list[Tensor]:
+        """What every program on this graph is fed: the inputs, then the seeds of its draws."""
+        return [*self.feeds, *(draw.placeholder for draw in self.draws)]
 
     @property
     def graph(self) -> Any:
@@ -245,6 +253,7 @@ def trace_forward(
             layers=layers,
             calls={path: calls for path, calls in recorder.calls.items() if path not in recorder.elsewhere},
             elsewhere=recorder.elsewhere,
+            draws=recorder.draws,
             training=training,
         )
 

@@ -1,0 +1,231 @@
+"""Write ``docs/reference.md`` from the docstrings of the public names.
+
+Run ``python docs/make_reference.py`` after a public docstring or signature has changed; a test compares the page.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import gradtap
+
+PAGE = Path(__file__).with_name("reference.md")
+
+#: What calls return. Nobody has to import these classes, so they are no top-level names.
+RETURNED = (
+    "gradtap.results.Gradients",
+    "gradtap.results.Activations",
+    "gradtap.listing.TapList",
+    "gradtap.listing.TapEntry",
+    "gradtap.graph.tracing.Trace",
+)
+
+SECTIONS = ("Args", "Returns", "Yields", "Raises", "Example", "References")
+
+HEAD = """# Reference
+
+Made by `python docs/make_reference.py` from the docstrings; a test compares the two. Do not edit this page.
+
+Shapes are written as `(batch, ...)`. `Model`, `Structure`, `Address`, `Tensor` and `TensorLike` are names for what cannot
+be typed more closely: a model as [how it works](how-it-works.md#what-a-model-may-be) lists them, a nest of arrays, an
+address or a list of them as the [tutorial](tutorial.md#addresses) shows, and a `tf.Tensor` or what can be made one.
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A public name and what stands behind it."""
+
+    name: str
+    value: Any
+
+
+def entries() -> dict[str, list[Entry]]:
+    """Every public name, by the heading it stands under."""
+    named = {name: getattr(gradtap, name) for name in gradtap.__all__}
+    top = [Entry(f"gradtap.{n}", v) for n, v in named.items() if not inspect.ismodule(v) and not _is_error(v)]
+    found = {"gradtap": sorted(top, key=lambda e: e.name.lower())}
+    found["What calls return"] = [Entry(name, _load(name)) for name in RETURNED]
+    for name, module in sorted(named.items()):
+        if inspect.ismodule(module):
+            found[f"gradtap.{name}"] = list(_module_entries(module))
+    return found
+
+
+def _module_entries(module: ModuleType) -> Iterator[Entry]:
+    if hasattr(module, "__all__"):
+        yield from (Entry(f"{module.__name__}.{n}", getattr(module, n)) for n in sorted(module.__all__))
+        return
+    # A module without a list of its own offers its exceptions.
+    for name, value in vars(module).items():
+        if _is_error(value) and value.__module__ == module.__name__:
+            yield Entry(f"{module.__name__}.{name}", value)
+
+
+def _load(dotted: str) -> Any:
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _is_error(value: Any) -> bool:
+    return inspect.isclass(value) and issubclass(value, BaseException)
+
+
+# -- docstrings --------------------------------------------------------------------------------------------------------
+
+
+def sections(value: Any) -> dict[str, str]:
+    """A docstring by section; the text before the first one, and after the last one, under ``""``."""
+    found: dict[str, list[str]] = {"": []}
+    current = ""
+    for line in (inspect.getdoc(value) or "").splitlines():
+        heading = line[:-1] if line.endswith(":") else ""
+        if heading in SECTIONS:
+            current = heading
+            found[current] = []
+        elif current and line and not line.startswith(" "):
+            current = ""
+            found[""] += ["", line]
+        else:
+            found[current].append(line)
+    return {name: inspect.cleandoc("\n" + "\n".join(lines)) for name, lines in found.items()}
+
+
+def items(section: str) -> dict[str, str]:
+    """The entries ``name: text`` of a section, by name."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in section.splitlines():
+        match = re.match(r"(\*{0,2}\w+): (.*)", line)
+        if match:
+            name = match[1]
+            found[name] = match[2]
+        elif name:
+            found[name] += " " + line.strip()
+    return found
+
+
+def members(value: type) -> dict[str, Any]:
+    """The public methods and properties that a class defines itself or takes over from gradtap's own classes."""
+    found: dict[str, Any] = {}
+    for owner in reversed(value.__mro__):
+        if owner.__module__.startswith("gradtap"):
+            found |= {n: m for n, m in vars(owner).items() if not n.startswith("_") and _is_member(m)}
+    return found
+
+
+def _is_member(member: Any) -> bool:
+    return isinstance(member, (property, classmethod, staticmethod)) or inspect.isfunction(member)
+
+
+# -- markdown ----------------------------------------------------------------------------------------------------------
+
+
+def render() -> str:
+    """The whole page."""
+    lines = [HEAD]
+    for heading, found in entries().items():
+        lines.append(f"## {heading if ' ' in heading else f'`{heading}`'}\n")
+        if heading in gradtap._MODULES or heading.startswith("gradtap."):
+            lines += [_text(sections(importlib.import_module(heading))[""]), ""]
+        if all(_is_error(entry.value) for entry in found):
+            lines += _error_table(found)
+        else:
+            lines += [line for entry in found for line in _entry(entry)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _entry(entry: Entry) -> list[str]:
+    said = sections(entry.value)
+    lines = [f"### `{entry.name}`\n", "```py", signature(entry), "```\n", _text(said[""]), ""]
+    for name in SECTIONS:
+        if said.get(name):
+            lines += [f"**{name}**\n", _section(name, said[name]), ""]
+    if inspect.isclass(entry.value):
+        lines += _members(entry.value)
+    return lines
+
+
+def _section(name: str, text: str) -> str:
+    if name in ("Args", "Raises"):
+        return "\n".join(f"- `{item}`: {_text(said)}" for item, said in items(text).items())
+    if name == "Example":
+        return re.sub(r"(?ms)^>>> .*?(?=^\s*$|\Z)", lambda m: f"```pycon\n{m[0].rstrip()}\n```", _text(text))
+    return _text(text)
+
+
+def _members(value: type) -> list[str]:
+    rows = []
+    for name, member in members(value).items():
+        called = "" if isinstance(member, property) else "()"
+        rows.append(f"- `.{name}{called}`: {_text(_first_line(member))}")
+    return [*rows, ""] if rows else []
+
+
+def _error_table(found: list[Entry]) -> list[str]:
+    lines = ["| class | what happened | is also |", "|---|---|---|"]
+    for entry in found:
+        parents = [b for b in entry.value.__mro__[1:] if b not in (Exception, BaseException, object)]
+        names = ", ".join(f"`{b.__name__}`" for b in parents if b.__module__ == "builtins" or b in _values(found))
+        lines.append(f"| `{entry.value.__name__}` | {_text(_first_line(entry.value))} | {names} |")
+    return [*lines, ""]
+
+
+def _values(found: list[Entry]) -> list[Any]:
+    return [entry.value for entry in found]
+
+
+def signature(entry: Entry) -> str:
+    """How a name is called, with annotations as they are written in the source."""
+    short = entry.name.rsplit(".", 1)[-1]
+    try:
+        parameters = list(inspect.signature(entry.value).parameters.values())
+        returned = inspect.signature(entry.value).return_annotation
+    except ValueError:
+        return short
+    if inspect.isclass(entry.value) and getattr(entry.value, "_is_protocol", False):
+        return f"class {short}(Protocol)"
+    texts, kinds = [], set()
+    for parameter in parameters:
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.kind not in kinds:
+            texts.append("*")
+        kinds.add(parameter.kind)
+        texts.append(_parameter(parameter))
+    end = "" if inspect.isclass(entry.value) or returned is inspect.Signature.empty else f" -> {_annotation(returned)}"
+    line = f"{short}({', '.join(texts)}){end}"
+    return line if len(line) <= 100 else f"{short}(\n    " + ",\n    ".join(texts) + f",\n){end}"
+
+
+def _parameter(parameter: inspect.Parameter) -> str:
+    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    text = stars + parameter.name
+    if parameter.annotation is not parameter.empty:
+        text += f": {_annotation(parameter.annotation)}"
+    if parameter.default is not parameter.empty:
+        text += f" = {parameter.default!r}"
+    return text
+
+
+def _annotation(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+
+
+def _first_line(value: Any) -> str:
+    return (inspect.getdoc(value) or "").split("\n", 1)[0]
+
+
+def _text(text: str) -> str:
+    """Docstring markup as Markdown: double backquotes, and formulas."""
+    text = re.sub(r":math:`([^`]+)`", r"$\1$", text)
+    return text.replace("``", "`")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(), encoding="utf-8")

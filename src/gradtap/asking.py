@@ -1,0 +1,136 @@
+"""From a question to its answer: read the inputs, find the trace, build the program once, run it over the batch.
+
+Every public function of this floor is a `Question` and one call of `ask`.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from gradtap import errors
+from gradtap.batching import is_dataset, over_dataset, run_batch
+from gradtap.graph import keras_internals as internals
+from gradtap.graph.inputs import Feeds, read_inputs
+from gradtap.graph.model_files import as_trace
+from gradtap.graph.randomness import seeds_for
+from gradtap.graph.resolve import Place
+from gradtap.graph.tracing import ForwardGraph, Trace
+from gradtap.program import Program, program_for
+from gradtap.tap import Tap
+from gradtap.types import Model, Structure, Tensor, TensorLike
+
+Unconnected = Literal["error", "zero"]
+Parts = dict[str, list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keywords that every call ends in.
+
+    Args:
+      unconnected: ``"error"`` or ``"zero"``: what to do where there is no gradient.
+      batch_size: Most examples in flight at once; None for all.
+      training: Passed to the model.
+      seed: Draws the dropout masks of ``training=True``; None takes the model's own next ones.
+      checks: Warn of NaN, infinity and saturation, in the same run.
+
+    Raises:
+      ArgumentError: One of them has a value outside of its choices.
+    """
+
+    unconnected: str = "error"
+    batch_size: int | None = None
+    training: bool = False
+    seed: int | None = None
+    checks: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("unconnected", self.unconnected, ("error", "zero"))
+        check_choice("training", self.training, (True, False))
+        check_choice("checks", self.checks, (True, False))
+        size = self.batch_size
+        if size is not None and (not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 1):
+            raise errors.ArgumentError(f"batch_size={size!r} is not a positive int.", [], "None runs all at once")
+        if self.seed is not None and not isinstance(self.seed, (int, np.integer)):
+            raise errors.ArgumentError(
+                f"seed={self.seed!r} is not an int.", [], "None takes the model's own next draws"
+            )
+
+
+class Question(Protocol):
+    """What is to be computed on a forward graph."""
+
+    def key(self, graph: ForwardGraph) -> Hashable:
+        """Checks the question against the graph. Equal keys: the same program, only the fed values differ."""
+
+    def build(self, trace: Trace, graph: ForwardGraph, settings: Settings) -> Program:
+        """Extend the graph and cut the program out of it; it is fed ``graph.all_feeds`` and the values, in order."""
+
+    def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
+        """What is fed beside the inputs; each has one row for each example, or one row for all."""
+
+
+def ask(model: Model, inputs: Structure, question: Question, settings: Settings) -> tuple[Program, Parts]:
+    """Answer a question about a model on a batch, or on a dataset of batches.
+
+    Returns:
+      The program that ran and what it fetched, by part.
+    """
+    trace = as_trace(model)
+
+    def one(batch: Structure) -> tuple[Program, Parts]:
+        feeds = read_inputs(batch, trace.source.declared_inputs(), trace.source.float_dtype())
+        graph = trace.graphs.forward_graph(trace.source, feeds, bool(settings.training))
+        key = (type(question), question.key(graph), settings.unconnected, settings.checks, trace.jit_compile)
+        program = program_for(graph, key, lambda: question.build(trace, graph, settings))
+        values = question.values(graph, feeds.batch_size)
+        _warn_of_coupling(settings, feeds)
+        seeds = seeds_for(graph.draws, settings.seed)
+        return program, run_batch(program, feeds.tensors, seeds=seeds, values=values, batch_size=settings.batch_size)
+
+    return over_dataset(inputs, one) if is_dataset(inputs) else one(inputs)
+
+
+def watched(graph: ForwardGraph, places: Sequence[Place]) -> dict[str, Tensor]:
+    """What is looked at for NaN and infinity: the inputs, then the activations in forward order."""
+    inputs = {f"input `{name}`": feed for name, feed in zip(graph.input_names, graph.feeds, strict=True)}
+    return inputs | {f"the activations at `{place.key}`": place.tensor for place in places}
+
+
+def address_key(at: Any) -> Hashable:
+    """What was asked, as a key; layers weakly, so that a kept program keeps no model."""
+    if isinstance(at, (list, tuple, set, frozenset)):
+        return tuple(map(address_key, at))
+    if isinstance(at, (str, Tap, type)):
+        return at
+    # Whatever else is given is no address; resolving it says so.
+    return weakref.ref(at) if internals.is_callable_node(at) else ("not an address", id(at))
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raise unless a keyword has one of its values.
+
+    Raises:
+      ArgumentError: It says which there are.
+    """
+    if not any(value is choice or (type(value) is type(choice) and value == choice) for choice in choices):
+        raise errors.ArgumentError(
+            f"{name}={value!r} is not a choice.", [("choices", ", ".join(map(repr, choices)))], "give one of them"
+        )
+
+
+def _warn_of_coupling(settings: Settings, feeds: Feeds) -> None:
+    batch, size = feeds.batch_size, settings.batch_size
+    if settings.training and size is not None and batch is not None and batch > size:
+        warnings.warn(
+            errors.BatchCouplingWarning(
+                f"with training=True the batch statistics are those of {size} examples at a time, not of {batch}."
+            ),
+            stacklevel=4,
+        )

@@ -1,0 +1,52 @@
+"""The values that options take: a target, a size, a file of some kind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import click
+
+Class = int | tuple[int, ...] | Literal["predicted"]
+
+
+class Size(NamedTuple):
+    """Height and width in pixels."""
+
+    height: int
+    width: int
+
+
+def read_target(ctx: click.Context, param: click.Parameter, value: str | None) -> Class | None:
+    """Read ``predicted``, the index of a class, or indices such as ``12,40,3`` for outputs of higher rank."""
+    if value is None:
+        return None
+    if value == "predicted":
+        return "predicted"
+    if not re.fullmatch(r"-?\d+(,-?\d+)*", value):
+        raise click.BadParameter(f"{value!r} is neither 'predicted' nor the index of a class, such as 281", ctx, param)
+    indices = tuple(int(index) for index in value.split(","))
+    return indices[0] if len(indices) == 1 else indices
+
+
+def read_size(ctx: click.Context, param: click.Parameter, value: str | None) -> Size | None:
+    """Read a size such as ``224x300``, height first, or ``224`` for a square."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is not a size such as 224x300 (height x width)", ctx, param)
+    return Size(int(match[1]), int(match[2] or match[1]))
+
+
+def ending_in(*suffixes: str) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
+    """Make a check that a file's name ends in one of some suffixes."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+        if value is not None and value.suffix.lower() not in suffixes:
+            raise click.BadParameter(f"{str(value)!r} must end in {' or '.join(suffixes)}", ctx, param)
+        return value
+
+    return check

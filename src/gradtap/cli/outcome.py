@@ -1,0 +1,59 @@
+"""How a command ends: errors and warnings as plain lines on standard error, and the exit status."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from gradtap.errors import GradtapError, UnsafeModelFileError
+
+USER_ERROR = 1
+INTERRUPTED = 130
+
+
+class InputFileError(GradtapError):
+    """An image or an array file cannot be read, or does not fit the model."""
+
+
+class OutputFileError(GradtapError):
+    """A result cannot be written where it was asked for."""
+
+
+class ReportingGroup(click.Group):
+    """A group of commands that reports what went wrong without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the chosen command; a user's error ends it with status 1, an interrupt with 130."""
+        # TensorFlow prints what it found of the machine unless this is set before its first import.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        try:
+            with _plain_warnings():
+                return super().invoke(ctx)
+        except GradtapError as error:
+            if isinstance(error, UnsafeModelFileError):
+                error.do.insert(0, "--unsafe, if you trust where it comes from")
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(USER_ERROR)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print each warning as one line, without the place in the source; leave out those for programmers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("default", UserWarning)
+        warnings.simplefilter("default", RuntimeWarning)
+        warnings.showwarning = _print_warning  # type: ignore[assignment]
+        yield
+
+
+def _print_warning(message: Warning | str, *_category_and_place: Any) -> None:
+    click.echo(f"warning: {' '.join(str(message).split())}", err=True)

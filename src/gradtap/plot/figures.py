@@ -1,0 +1,178 @@
+"""The figures: one heat map, and the layers of a network beside the photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradtap.errors import MissingExtraError
+from gradtap.plot.maps import Array, Interpolation, PictureError, as_picture
+from gradtap.plot.panels import FAINT, INK, draw_map, draw_photograph, write_heading
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# All in inches. A panel's height follows from its picture.
+PANEL_WIDTH = 2.9
+GAP = 0.2
+MARGIN = 0.12
+TITLE_LINE = 0.28
+NOTE_LINE = 0.19
+HEADING = 0.55
+SCALE = 0.36
+# Letters to an inch, at the sizes that title and note are written in.
+TITLE_LETTERS = 9.5
+NOTE_LETTERS = 13.5
+
+
+def heatmap(
+    values: Array,
+    image: Array | None = None,
+    *,
+    title: str = "",
+    caption: str = "",
+    note: str = "",
+    interpolation: Interpolation = "bilinear",
+) -> Figure:
+    """Draw one map over a photograph, with its scale below.
+
+    Orange stands for positive values, blue for negative ones; the colour is strongest from the 99th percentile of the
+    magnitudes on (``robust_scale``).
+
+    Args:
+      values: Map ``(rows, columns)``, such as gradient x activation summed over the channels.
+      image: ``(height, width)``, ``(height, width, 1)`` or ``(height, width, 3)``, whole numbers from 0 to 255 or
+        floats. It is shown grey under the map. Without one the map stands on white.
+      title: First line above the map, such as the tap's address.
+      caption: Second, fainter line, such as the size of the layer.
+      note: Line below the figure.
+      interpolation: ``"bilinear"``, or ``"nearest"`` to see the map's own cells.
+
+    Returns:
+      Figure of one panel; ``figure.savefig("map.png")`` writes it.
+
+    Raises:
+      PictureError: The map or the image has a shape that is not listed above.
+      MissingExtraError: matplotlib is not installed.
+
+    Example:
+      >>> heatmap(np.ones((7, 7)), title="head_relu").savefig("map.png")  # doctest: +SKIP
+    """
+    return layers({title: values}, image, captions=[caption], note=note, interpolation=interpolation, show_images=False)
+
+
+def layers(
+    maps: Mapping[str, Array],
+    images: Array | Sequence[Array] | None = None,
+    *,
+    title: str = "",
+    captions: Sequence[str] = (),
+    image_captions: Sequence[str] = (),
+    note: str = "",
+    interpolation: Interpolation = "bilinear",
+    show_images: bool = True,
+) -> Figure:
+    """Draw the maps of several layers beside the photographs: one row per example, one column per layer.
+
+    Every panel has its own scale, printed below it: magnitudes at different depths cannot be compared by colour.
+
+    Args:
+      maps: Title, such as a tap's address, to a map ``(rows, columns)`` or to maps ``(batch, rows, columns)``.
+      images: One image, or a batch or a list of images, as ``heatmap`` takes them. Without them the maps stand on
+        white.
+      title: Line above the whole figure.
+      captions: One line per map, below its title.
+      image_captions: One line per example, below its photograph.
+      note: Line below the figure, such as what the colours mean.
+      interpolation: ``"bilinear"``, or ``"nearest"`` to see the maps' own cells.
+      show_images: Whether the photographs take the first column.
+
+    Returns:
+      Figure with ``batch`` rows and ``len(maps)`` columns, plus one for the photographs.
+
+    Raises:
+      PictureError: There is no map, or numbers of examples differ, or a shape cannot be drawn.
+      MissingExtraError: matplotlib is not installed.
+
+    Example:
+      >>> layers({"conv1": np.ones((28, 28)), "conv2": np.ones((14, 14))}).savefig("layers.png")  # doctest: +SKIP
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError.of("viz", "drawing a picture") from None
+    columns = {name: _batch_of_maps(name, values) for name, values in maps.items()}
+    examples = _number_of_examples(columns)
+    pictures = _pictures(images, examples)
+    photographs = int(show_images and pictures is not None)
+    panel = PANEL_WIDTH * _height_over_width(pictures[0] if pictures else next(iter(columns.values()))[0])
+    width = 2 * MARGIN + (len(columns) + photographs) * (PANEL_WIDTH + GAP) - GAP
+    titles, notes = wrap(title, int(width * TITLE_LETTERS)), wrap(note, int(width * NOTE_LETTERS))
+    head = MARGIN + HEADING + TITLE_LINE * len(titles)
+    foot = MARGIN + bool(notes) * MARGIN + NOTE_LINE * len(notes)
+    height = head + foot + examples * (panel + SCALE)
+    figure = Figure(figsize=(width, height), dpi=120, facecolor="white")
+    for index, line in enumerate(titles):
+        _write_line(figure, line, 1 - (0.24 + index * TITLE_LINE) / height, size=13, colour=INK)
+    for index, line in enumerate(notes):
+        _write_line(figure, line, (foot - MARGIN - (index + 0.5) * NOTE_LINE) / height, size=9.5, colour=FAINT)
+    for row in range(examples):
+        bottom = height - head - row * (panel + SCALE) - panel
+        for column in range(len(columns) + photographs):
+            left = MARGIN + column * (PANEL_WIDTH + GAP)
+            axes = figure.add_axes((left / width, bottom / height, PANEL_WIDTH / width, panel / height))
+            if pictures is not None and column < photographs:
+                draw_photograph(axes, pictures[row], _nth(image_captions, row))
+                continue
+            name, values = list(columns.items())[column - photographs]
+            if row == 0:
+                write_heading(axes, name, _nth(captions, column - photographs))
+            draw_map(axes, values[row], pictures[row] if pictures else None, interpolation)
+    return figure
+
+
+def _batch_of_maps(name: str, values: Any) -> Array:
+    array = np.asarray(values)
+    batch = array[np.newaxis] if array.ndim == 2 else array
+    if batch.ndim != 3 or 0 in batch.shape or batch.dtype.kind not in "iufb":
+        expected = "real numbers (rows, columns) or (batch, rows, columns)"
+        raise PictureError(
+            f"`{name}` is not a map.", [("expected", expected), ("received", f"{array.shape}, {array.dtype}")]
+        )
+    return batch.astype(np.float64)
+
+
+def _number_of_examples(columns: Mapping[str, Array]) -> int:
+    counts = {name: len(values) for name, values in columns.items()}
+    if not counts:
+        raise PictureError("there is no map to draw.")
+    if len(set(counts.values())) > 1:
+        facts = [("examples", ", ".join(f"{count} in `{name}`" for name, count in counts.items()))]
+        raise PictureError("the maps have different numbers of examples.", facts)
+    return next(iter(counts.values()))
+
+
+def _pictures(images: Any, examples: int) -> list[Array] | None:
+    if images is None:
+        return None
+    # A list is one image per example; so is an array with a batch axis before height, width and channels.
+    batch = list(images) if isinstance(images, list | tuple) or np.ndim(images) == 4 else [images]
+    if len(batch) != examples:
+        raise PictureError(f"there are maps of {examples} examples but {len(batch)} images.")
+    return [as_picture(np.asarray(image)) for image in batch]
+
+
+def _height_over_width(picture: Array) -> float:
+    # A very long or very flat picture would make a figure that no screen shows.
+    return float(np.clip(picture.shape[0] / picture.shape[1], 0.2, 3.0))
+
+
+def _nth(lines: Sequence[str], index: int) -> str:
+    return lines[index] if index < len(lines) else ""
+
+
+def _write_line(figure: Figure, text: str, y: float, *, size: float, colour: str) -> None:
+    figure.text(0.5, y, text, ha="center", va="center", fontsize=size, color=colour, parse_math=False)

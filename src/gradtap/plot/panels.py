@@ -1,0 +1,100 @@
+"""The parts of a figure: a photograph, a map on its picture with its scale, the lines above a column."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradtap.plot.maps import Array, Interpolation, colours, enlarge, faded_grey, robust_scale
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# A map is drawn with at least this many pixels along its longer side.
+PANEL_PIXELS = 224
+INK = "#1f2328"
+FAINT = "#59636e"
+FRAME = "#d1d9e0"
+
+
+def draw_photograph(axes: Axes, picture: Array, caption: str) -> None:
+    """Show a picture ``(height, width, 3)`` with one line below it."""
+    axes.imshow(picture, interpolation="antialiased", aspect="auto")
+    _frame(axes)
+    _write(axes, caption, (0.5, 0), -10, size=10, va="center")
+
+
+def draw_map(axes: Axes, values: Array, picture: Array | None, interpolation: Interpolation) -> None:
+    """Show a map ``(rows, columns)`` over its picture ``(height, width, 3)``, or on white, with its scale below."""
+    scale = robust_scale(values)
+    rows, columns = values.shape if picture is None else picture.shape[:2]
+    # A picture of few pixels would also cut the map into few: its pixels are repeated.
+    times = -(-PANEL_PIXELS // max(rows, columns))
+    ground = None if picture is None else faded_grey(picture).repeat(times, axis=0).repeat(times, axis=1)
+    shown = enlarge(values, rows * times, columns * times, interpolation)
+    axes.imshow(colours(shown, scale, ground), interpolation="antialiased", aspect="auto")
+    _frame(axes)
+    _draw_scale(axes, scale, signed=bool((values < 0).any()))
+
+
+def write_heading(axes: Axes, title: str, caption: str) -> None:
+    """Write the title of a column above its first panel, and a fainter line between the two."""
+    lines = shortened_address(title)
+    _write(axes, lines, (0.5, 1), 20 if caption else 6, size=8.5 if "\n" in lines else 11, va="bottom")
+    _write(axes, caption, (0.5, 1), 5, size=9.5, va="bottom", colour=FAINT)
+
+
+def shortened_address(address: str, width: int = 34) -> str:
+    r"""Break a long address once, after the slash nearest to its middle, and cut what is still too long.
+
+    Example:
+      >>> shortened_address("backbone/block3_sub_block2_out", 24)
+      'backbone/\nblock3_sub_block2_out'
+    """
+    if len(address) <= width:
+        return address
+    slashes = [index + 1 for index, letter in enumerate(address) if letter == "/"] or [len(address) // 2]
+    middle = min(slashes, key=lambda index: abs(index - len(address) / 2))
+    halves = address[:middle], address[middle:]
+    return "\n".join(half if len(half) <= width else f"{half[: width // 2]}…{half[-width // 2 :]}" for half in halves)
+
+
+def _draw_scale(axes: Axes, scale: float, *, signed: bool) -> None:
+    # Sized in points below the panel, whatever the panel's height is.
+    height = axes.get_window_extent().height * 72 / axes.figure.dpi
+    bar = axes.inset_axes((0.25, -13 / height, 0.5, 6 / height))
+    low = -scale if signed else 0.0
+    ramp = np.linspace(low, scale, 256)[np.newaxis]
+    bar.imshow(colours(ramp, scale), aspect="auto")
+    _frame(bar)
+    for text, x, side in ((_number(low), -0.04, "right"), (_number(scale), 1.04, "left")):
+        bar.text(x, 0.45, text, transform=bar.transAxes, ha=side, va="center", fontsize=8, color=FAINT)
+
+
+def _number(value: float) -> str:
+    return f"{value:.2g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _frame(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color(FRAME)
+
+
+def _write(
+    axes: Axes, text: str, place: tuple[float, float], points: float, *, size: float, va: str, colour: str = INK
+) -> None:
+    axes.annotate(
+        text,
+        place,
+        (0, points),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="center",
+        va=va,
+        fontsize=size,
+        color=colour,
+        # An address may hold a dollar sign, which would start a formula.
+        parse_math=False,
+    )

@@ -1,0 +1,829 @@
+"""Every kind of model: the activations, and central differences at the tap of a forward pass restated in NumPy.
+
+Each case is a function that makes a model and its inputs and says, for some addresses, how the activations follow from
+the inputs and how the target follows from the activations. Weights are read when the reference runs, so a model that
+was never called may be given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from reference import layers as ref
+from reference.differences import assert_same_numbers, central_differences
+from reference.models import draws, float64_policy, policy
+
+import gradtap as gt
+
+Tapped = tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]
+
+
+@dataclass
+class Case:
+    """A model, what is asked of it, and the numbers restated by hand."""
+
+    model: Any
+    inputs: Any
+    #: By address: the activations, and the target as a function of them.
+    taps: Callable[[], dict[Any, Tapped]]
+    target: Any = 1
+    #: Whether the batch axis is free, so that one graph serves every batch.
+    free_batch: bool = True
+    at: list[Any] = field(default_factory=list)
+
+
+CASES: dict[str, Callable[[], Case]] = {}
+
+
+def case(function):
+    """Add a case to the table."""
+    CASES[function.__name__] = function
+    return function
+
+
+@cache
+def made(name):
+    """A case with its result, made once for all tests."""
+    keras.utils.set_random_seed(sum(map(ord, name)))
+    with float64_policy():
+        one = CASES[name]()
+    never_called = one.taps if callable(one.taps) else None
+    assert never_called is not None
+    one.at = list(one.at)
+    return one
+
+
+def chain(*functions):
+    """Apply functions one after the other."""
+
+    def run(x):
+        for function in functions:
+            x = function(x)
+        return x
+
+    return run
+
+
+def pick(k):
+    """The score of class k."""
+    return lambda y: y[:, k]
+
+
+def dense(layer, activation=lambda x: x):
+    """A dense layer in NumPy."""
+    return lambda x: activation(ref.dense(x, layer))
+
+
+def suffixes(x, names, functions, score):
+    """For a chain of layers: the activations after each, and the rest of the chain as a function of them."""
+    found = {":input": (x, chain(*functions, score))}
+    for i, name in enumerate(names):
+        x = functions[i](x)
+        found[name] = (x, chain(*functions[i + 1 :], score))
+    return found
+
+
+# -- Sequential --------------------------------------------------------------------------------------------------------
+
+
+def two_dense():
+    return [layers.Dense(5, activation="tanh", name="a"), layers.Dense(3, activation="softmax", name="b")]
+
+
+def two_dense_case(model, a, b):
+    x = draws(4, 6)
+    return Case(
+        model, x, lambda: suffixes(x, ["a", "b"], [dense(a, np.tanh), dense(b, ref.softmax)], pick(1))
+    )
+
+
+@case
+def sequential_with_input():
+    a, b = two_dense()
+    return two_dense_case(keras.Sequential([keras.Input((6,)), a, b]), a, b)
+
+
+@case
+def sequential_never_called():
+    a, b = two_dense()
+    return two_dense_case(keras.Sequential([a, b]), a, b)
+
+
+@case
+def sequential_built_by_a_call():
+    a, b = two_dense()
+    model = keras.Sequential([a, b])
+    model(draws(7, 6))
+    return two_dense_case(model, a, b)
+
+
+@case
+def sequential_built_by_shape():
+    a, b = two_dense()
+    model = keras.Sequential([a, b])
+    model.build((None, 6))
+    return two_dense_case(model, a, b)
+
+
+@case
+def convolutions():
+    conv1 = layers.Conv2D(3, 3, padding="same", activation="relu", name="conv1")
+    conv2 = layers.Conv2D(4, 2, activation="gelu", name="conv2")
+    last = layers.Dense(3, activation="softmax", name="last")
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            conv1,
+            layers.MaxPooling2D(name="pool"),
+            conv2,
+            layers.GlobalAveragePooling2D(name="mean"),
+            last,
+        ]
+    )
+    x = draws(2, 6, 6, 2)
+    first = ref.convolution(x, conv1)
+    end = chain(lambda a: a.mean((1, 2)), dense(last, ref.softmax), pick(1))
+    rest = chain(ref.max_pool, lambda a: ref.gelu(ref.convolution(a, conv2)), end)
+    second = ref.convolution(ref.max_pool(ref.relu(first)), conv2)
+    logits = chain(ref.gelu, lambda a: a.mean((1, 2)), dense(last))(second)
+    return Case(
+        model,
+        x,
+        lambda: {
+            "conv1": (ref.relu(first), rest),
+            "conv1:preactivation": (first, chain(ref.relu, rest)),
+            "pool": (ref.max_pool(ref.relu(first)), lambda a: end(ref.gelu(ref.convolution(a, conv2)))),
+            "conv2:preactivation": (second, chain(ref.gelu, end)),
+            "conv2": (ref.gelu(second), end),
+            "last:preactivation": (logits, chain(ref.softmax, pick(1))),
+            "last:input": (ref.gelu(second).mean((1, 2)), chain(dense(last, ref.softmax), pick(1))),
+        },
+    )
+
+
+@case
+def batch_normalization_in_inference():
+    a, norm, b = layers.Dense(4, name="a"), layers.BatchNormalization(name="norm"), layers.Dense(3, name="b")
+    model = keras.Sequential([keras.Input((5,)), a, norm, layers.Activation("tanh", name="act"), b])
+    norm.set_weights([1 + draws(4, seed=i) ** 2 for i in range(4)])
+    x = draws(3, 5)
+    steps = [dense(a), lambda h: ref.batch_normalization(h, norm), np.tanh, dense(b)]
+    return Case(model, x, lambda: suffixes(x, ["a", "norm", "act", "b"], steps, pick(1)))
+
+
+@case
+def frozen_weights():
+    a, b = two_dense()
+    model = keras.Sequential([keras.Input((6,)), a, b])
+    model.trainable = False
+    return two_dense_case(model, a, b)
+
+
+# -- Functional --------------------------------------------------------------------------------------------------------
+
+
+@case
+def functional_with_a_skip():
+    """What bypasses the tap stays as it is."""
+    a, b, c = (layers.Dense(4, activation="tanh", name=n) for n in "abc")
+    x = keras.Input((4,), name="x")
+    first = a(x)
+    second = layers.Add(name="sum")([b(first), first])
+    model = keras.Model(x, layers.Dense(2, name="last")(c(second)))
+    last = model.get_layer("last")
+    rows = draws(3, 4)
+    h = np.tanh(ref.dense(rows, a))
+    inner = np.tanh(ref.dense(h, b))
+    end = chain(dense(c, np.tanh), dense(last), pick(1))
+    return Case(
+        model,
+        rows,
+        lambda: {
+            "a": (h, lambda t: end(np.tanh(ref.dense(t, b)) + t)),
+            "b": (inner, lambda t: end(t + h)),
+            "b:input": (h, lambda t: end(np.tanh(ref.dense(t, b)) + t)),
+            "sum": (inner + h, end),
+        },
+    )
+
+
+@case
+def identity_layers_do_not_sum_branches():
+    """In inference Dropout returns the very tensor that it was given, which a skip uses as well."""
+    a, b, c = (layers.Dense(3, activation="tanh", name=n) for n in "abc")
+    x = keras.Input((4,))
+    first = a(x)
+    dropped = layers.Dropout(0.5, name="drop")(first)
+    linear = layers.Activation("linear", name="linear")(dropped)
+    model = keras.Model(x, layers.Add()([b(linear), c(first)]))
+    rows = draws(3, 4)
+    h = np.tanh(ref.dense(rows, a))
+    skip = np.tanh(ref.dense(h, c))
+
+    def through(t):
+        return (np.tanh(ref.dense(t, b)) + skip)[:, 1]
+
+    def everywhere(t):
+        return (np.tanh(ref.dense(t, b)) + np.tanh(ref.dense(t, c)))[:, 1]
+
+    return Case(model, rows, lambda: {"a": (h, everywhere), "drop": (h, through), "linear": (h, through)})
+
+
+@case
+def an_output_that_is_used_inside_as_well():
+    """The same layer is an output and feeds another: the tap has both ways to the target."""
+    a, b = layers.Dense(3, activation="tanh", name="a"), layers.Dense(3, name="b")
+    x = keras.Input((4,))
+    first = a(x)
+    model = keras.Model(x, [first, b(first)])
+    rows = draws(3, 4)
+    h = np.tanh(ref.dense(rows, a))
+    return Case(
+        model,
+        rows,
+        lambda: {
+            "a": (h, lambda t: t[:, 0] * ref.dense(t, b)[:, 1]),
+            "b": (ref.dense(h, b), lambda t: h[:, 0] * t[:, 1]),
+        },
+        target=lambda y: y[0][:, 0] * y[1][:, 1],
+    )
+
+
+@case
+def keras_ops_nodes():
+    a, b = layers.Dense(4, name="a"), layers.Dense(3, name="b")
+    x = keras.Input((5,))
+    squashed = keras.ops.tanh(a(x))
+    doubled = keras.ops.multiply(squashed, squashed)
+    model = keras.Model(x, b(doubled + squashed))
+    ops = [o.name for o in model.operations if not isinstance(o, keras.Layer)]
+    rows = draws(3, 5)
+    h = np.tanh(ref.dense(rows, a))
+    end = chain(dense(b), pick(1))
+    return Case(
+        model,
+        rows,
+        lambda: {
+            ops[0]: (h, lambda t: end(t * t + t)),
+            ops[1]: (h * h, lambda t: end(t + h)),
+            ops[2]: (h * h + h, end),
+            f"{ops[2]}:input.1": (h, lambda t: end(t * t + t)),
+        },
+    )
+
+
+@case
+def shared_siamese():
+    shared, last = layers.Dense(3, activation="tanh", name="shared"), layers.Dense(2, name="last")
+    left, right = keras.Input((4,), name="left"), keras.Input((4,), name="right")
+    model = keras.Model([left, right], last(layers.Concatenate()([shared(left), shared(right)])))
+    x, y = draws(3, 4), draws(3, 4, seed=1)
+    a, b = (np.tanh(ref.dense(v, shared)) for v in (x, y))
+    end = chain(dense(last), pick(1))
+    return Case(
+        model,
+        [x, y],
+        lambda: {
+            "shared[0]": (a, lambda t: end(np.concatenate([t, b], -1))),
+            "shared[1]": (b, lambda t: end(np.concatenate([a, t], -1))),
+            "shared[1]:input": (y, lambda t: end(np.concatenate([a, np.tanh(ref.dense(t, shared))], -1))),
+            "shared[0]:preactivation": (
+                ref.dense(x, shared),
+                lambda t: end(np.concatenate([np.tanh(t), b], -1)),
+            ),
+        },
+    )
+
+
+@case
+def shared_chained():
+    shared, last = layers.Dense(4, activation="tanh", name="shared"), layers.Dense(2, name="last")
+    model = keras.Sequential([keras.Input((4,)), shared, last])
+    x = keras.Input((4,))
+    model = keras.Model(x, last(shared(shared(shared(x)))))
+    rows = draws(3, 4)
+    steps = [dense(shared, np.tanh)] * 3 + [dense(last)]
+    return Case(
+        model, rows, lambda: suffixes(rows, ["shared[0]", "shared[1]", "shared[2]", "last"], steps, pick(1))
+    )
+
+
+@case
+def shared_nested_model():
+    """A whole model used twice: each call of each layer inside is told apart."""
+    inner = keras.Sequential([keras.Input((3,)), layers.Dense(3, activation="tanh", name="d")], name="inner")
+    x = keras.Input((3,))
+    model = keras.Model(x, layers.Dense(2, name="last")(inner(inner(x))))
+    d, last = inner.layers[0], model.get_layer("last")
+    rows = draws(3, 3)
+    steps = [dense(d, np.tanh)] * 2 + [dense(last)]
+
+    def taps():
+        by_layer = suffixes(rows, ["inner/d[0]", "inner/d[1]", "last"], steps, pick(1))
+        by_model = suffixes(rows, ["inner[0]", "inner[1]", "last"], steps, pick(1))
+        return by_layer | by_model
+
+    return Case(model, rows, taps)
+
+
+# -- several inputs and outputs ----------------------------------------------------------------------------------------
+
+
+@case
+def several_inputs_in_a_list():
+    a, b = keras.Input((3,), name="first"), keras.Input((2,), name="second")
+    mixed = layers.Dense(4, activation="tanh", name="mixed")
+    last = layers.Dense(2, name="last")
+    model = keras.Model([a, b], last(mixed(layers.Concatenate()([a, b]))))
+    x, y = draws(3, 3), draws(3, 2, seed=1)
+    end = chain(dense(mixed, np.tanh), dense(last), pick(1))
+    return Case(
+        model,
+        [x, y],
+        lambda: {
+            ":input.first": (x, lambda t: end(np.concatenate([t, y], -1))),
+            ":input.second": (y, lambda t: end(np.concatenate([x, t], -1))),
+            "first": (x, lambda t: end(np.concatenate([t, y], -1))),
+            "concatenate:input.1" if False else ":input.1": (y, lambda t: end(np.concatenate([x, t], -1))),
+        },
+    )
+
+
+@case
+def several_inputs_in_a_dict():
+    """Keras sorts a dict by its keys; what a name means must not depend on the order in which it was written."""
+    inputs = {"zebra": keras.Input((3,), name="zebra"), "ant": keras.Input((2,), name="ant")}
+    last = layers.Dense(2, name="last")
+    model = keras.Model(inputs, last(layers.Concatenate()([inputs["zebra"] ** 2, inputs["ant"]])))
+    x, y = draws(3, 3), draws(3, 2, seed=1)
+    end = chain(dense(last), pick(1))
+    return Case(
+        model,
+        {"ant": y, "zebra": x},
+        lambda: {
+            ":input.zebra": (x, lambda t: end(np.concatenate([t**2, y], -1))),
+            ":input.ant": (y, lambda t: end(np.concatenate([x**2, t], -1))),
+        },
+    )
+
+
+@case
+def several_outputs_in_a_dict():
+    trunk, left, right = (
+        layers.Dense(n, activation="tanh", name=name) for n, name in ((4, "trunk"), (2, "left"), (3, "right"))
+    )
+    x = keras.Input((5,))
+    h = trunk(x)
+    model = keras.Model(x, {"wide": right(h), "narrow": left(h)})
+    rows = draws(3, 5)
+    hidden = np.tanh(ref.dense(rows, trunk))
+    return Case(
+        model,
+        rows,
+        lambda: {
+            "trunk": (hidden, lambda t: np.tanh(ref.dense(t, right))[:, 2]),
+            "right": (np.tanh(ref.dense(hidden, right)), pick(2)),
+            ":output.wide": (np.tanh(ref.dense(hidden, right)), pick(2)),
+        },
+        target=gt.targets.class_score(2, output="wide"),
+    )
+
+
+# -- nested ------------------------------------------------------------------------------------------------------------
+
+
+@case
+def sequential_in_sequential():
+    a, b, c = (layers.Dense(4, activation="tanh", name=n) for n in "abc")
+    inner = keras.Sequential([a, b], name="inner")
+    model = keras.Sequential([keras.Input((5,)), inner, c])
+    rows = draws(3, 5)
+    steps = [dense(layer, np.tanh) for layer in (a, b, c)]
+    return Case(model, rows, lambda: suffixes(rows, ["inner/a", "b", "c"], steps, pick(1)))
+
+
+class Block(layers.Layer):
+    """A custom layer with its own weight and a layer inside."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.project = layers.Dense(units, activation="tanh")
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="normal", name="scale")
+        self.project.build(shape)
+
+    def call(self, x):
+        return self.project(x * self.scale)
+
+    def by_hand(self, x):
+        return np.tanh(ref.dense(x * np.asarray(self.scale), self.project))
+
+
+@case
+def custom_layer_alone_never_called():
+    block = Block(3)
+    x = draws(4, 5)
+    return Case(
+        block,
+        x,
+        lambda: {
+            ":input": (x, chain(block.by_hand, pick(1))),
+            "project:input": (x * np.asarray(block.scale), chain(dense(block.project, np.tanh), pick(1))),
+            "project": (block.by_hand(x), pick(1)),
+        },
+    )
+
+
+class Stack(keras.Model):
+    """Layers in attributes, in a list, in a dict, and in a dict of lists."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.stem = layers.Dense(4, activation="tanh")
+        self.blocks = [Block(4), Block(4)]
+        self.heads = {"small": layers.Dense(2), "large": layers.Dense(3)}
+        self.deep = {"pair": [layers.Dense(4, activation="tanh"), layers.Dense(4, activation="tanh")]}
+
+    def call(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        for layer in self.deep["pair"]:
+            x = layer(x)
+        return self.heads["large"](x)
+
+    def steps(self):
+        """By address, what each layer does."""
+        return {
+            "stem": dense(self.stem, np.tanh),
+            "blocks/0": self.blocks[0].by_hand,
+            "blocks/1": self.blocks[1].by_hand,
+            "deep/pair/0": dense(self.deep["pair"][0], np.tanh),
+            "deep/pair/1": dense(self.deep["pair"][1], np.tanh),
+            "heads/large": dense(self.heads["large"]),
+        }
+
+    def by_hand(self, x):
+        return chain(*self.steps().values())(x)
+
+
+@case
+def subclassed_never_called():
+    model, x = Stack(), draws(3, 5)
+    return Case(
+        model,
+        x,
+        lambda: suffixes(x, list(model.steps()), list(model.steps().values()), pick(1))
+        | {"blocks/1/project": (chain(*list(model.steps().values())[:3])(x), chain(*list(model.steps().values())[3:], pick(1)))},
+    )
+
+
+@case
+def subclassed_built_by_a_call():
+    model, x = Stack(), draws(3, 5)
+    model(x)
+    return Case(model, x, lambda: suffixes(x, list(model.steps()), list(model.steps().values()), pick(1)))
+
+
+@case
+def subclassed_in_functional():
+    stack, last = Stack(name="stack"), layers.Dense(2, activation="softmax", name="last")
+    x = keras.Input((5,))
+    model = keras.Model(x, last(stack(x)))
+    rows = draws(3, 5)
+
+    def taps():
+        steps = stack.steps() | {"last": dense(last, ref.softmax)}
+        names = [f"stack/{n}" for n in stack.steps()] + ["last"]
+        return suffixes(rows, names, list(steps.values()), pick(1))
+
+    return Case(model, rows, taps)
+
+
+class Around(keras.Model):
+    """A subclassed model that holds a functional one."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.backbone = inner
+        self.last = layers.Dense(2)
+
+    def call(self, x):
+        return self.last(self.backbone(x))
+
+
+@case
+def functional_in_subclassed():
+    x = keras.Input((5,))
+    a, b = layers.Dense(4, activation="tanh", name="a"), layers.Dense(4, activation="tanh", name="b")
+    model = Around(keras.Model(x, b(a(x)), name="inner"))
+    rows = draws(3, 5)
+
+    def taps():
+        steps = [dense(a, np.tanh), dense(b, np.tanh), dense(model.last)]
+        return suffixes(rows, ["backbone/a", "inner/b", "last"], steps, pick(1))
+
+    return Case(model, rows, taps)
+
+
+# -- what layers return ------------------------------------------------------------------------------------------------
+
+
+class Halves(layers.Layer):
+    """Returns a dict, or a tuple."""
+
+    def __init__(self, as_dict, **kwargs):
+        super().__init__(**kwargs)
+        self.as_dict = as_dict
+
+    def call(self, x):
+        both = {"zig": keras.ops.tanh(x), "ace": x * x}
+        return both if self.as_dict else (both["zig"], both["ace"])
+
+
+def halves_case(as_dict):
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.halves = Halves(as_dict)
+            self.last = layers.Dense(2)
+
+        def call(self, x):
+            both = self.halves(x)
+            zig, ace = (both["zig"], both["ace"]) if as_dict else both
+            return self.last(zig * 2 + ace)
+
+    model, x = Model(), draws(3, 4)
+    first, second = (x * x, np.tanh(x)) if as_dict else (np.tanh(x), x * x)
+
+    def end(zig, ace):
+        return ref.dense(zig * 2 + ace, model.last)[:, 1]
+
+    of_zig, of_ace = (lambda t: end(t, x * x)), (lambda t: end(np.tanh(x), t))
+    ends = (of_ace, of_zig) if as_dict else (of_zig, of_ace)
+    return Case(
+        model, x, lambda: {"halves:output.0": (first, ends[0]), "halves:output.1": (second, ends[1])}
+    )
+
+
+@case
+def layer_that_returns_a_dict():
+    return halves_case(as_dict=True)
+
+
+@case
+def layer_that_returns_a_tuple():
+    return halves_case(as_dict=False)
+
+
+@case
+def activation_as_a_layer_object():
+    a = layers.Dense(4, activation=layers.LeakyReLU(negative_slope=0.3), name="a")
+    b = layers.Dense(2, name="b")
+    relu = layers.ReLU(name="relu")
+    model = keras.Sequential([keras.Input((5,)), a, relu, b])
+    x = draws(3, 5)
+    before = ref.dense(x, a)
+
+    def leaky(t):
+        return np.where(t > 0, t, 0.3 * t)
+
+    end = chain(ref.relu, dense(b), pick(1))
+    return Case(
+        model,
+        x,
+        lambda: {
+            "a:preactivation": (before, chain(leaky, end)),
+            "a": (leaky(before), end),
+            "relu:preactivation": (leaky(before), end),
+        },
+    )
+
+
+# -- sequences ---------------------------------------------------------------------------------------------------------
+
+
+@case
+def lstm_with_sequences_and_states():
+    lstm = layers.LSTM(4, return_sequences=True, return_state=True, name="lstm")
+    last = layers.Dense(2, name="last")
+    x = keras.Input((None, 3))
+    sequence, h, c = lstm(x)
+    mean = layers.GlobalAveragePooling1D()(sequence)
+    model = keras.Model(x, last(layers.Concatenate()([mean, h, c])))
+    rows = draws(2, 5, 3)
+    hidden, cell = ref.lstm(rows, lstm)
+
+    def end(sequence, h, c):
+        return ref.dense(np.concatenate([sequence.mean(1), h, c], -1), last)[:, 1]
+
+    def all_of(t):
+        hidden, cell = ref.lstm(t, lstm)
+        return end(hidden, hidden[:, -1], cell)
+
+    return Case(
+        model,
+        rows,
+        lambda: {
+            ":input": (rows, all_of),
+            "lstm:output.0": (hidden, lambda t: end(t, hidden[:, -1], cell)),
+            "lstm:output.1": (hidden[:, -1], lambda t: end(hidden, t, cell)),
+            "lstm:output.2": (cell, lambda t: end(hidden, hidden[:, -1], t)),
+        },
+    )
+
+
+@case
+def lstm_then_gru():
+    lstm, gru = layers.LSTM(4, return_sequences=True, name="lstm"), layers.GRU(3, name="gru")
+    last = layers.Dense(2, activation="softmax", name="last")
+    model = keras.Sequential([keras.Input((None, 3)), lstm, gru, last])
+    rows = draws(2, 4, 3)
+    steps = [lambda t: ref.lstm(t, lstm)[0], lambda t: ref.gru(t, gru)[:, -1], dense(last, ref.softmax)]
+    return Case(model, rows, lambda: suffixes(rows, ["lstm", "gru", "last"], steps, pick(1)))
+
+
+@case
+def embedding_of_integers():
+    embed, gru, last = layers.Embedding(7, 3, name="embed"), layers.GRU(3, name="gru"), layers.Dense(2, name="last")
+    model = keras.Sequential([keras.Input((4,), dtype="int32"), embed, gru, last])
+    ids = np.array([[1, 2, 2, 6], [0, 5, 3, 1]])
+    rest = chain(lambda t: ref.gru(t, gru)[:, -1], dense(last), pick(1))
+    return Case(model, ids, lambda: {"embed": (ref.weights(embed)["embeddings"][ids], rest)})
+
+
+@case
+def transformer_block():
+    attend = layers.MultiHeadAttention(2, 3, name="attend")
+    norm, mlp, last = layers.LayerNormalization(name="norm"), layers.Dense(4, "gelu", name="mlp"), layers.Dense(2)
+    x = keras.Input((None, 4))
+    h = norm(layers.Add(name="skip")([x, attend(x, x)]))
+    model = keras.Model(x, last(layers.GlobalAveragePooling1D()(mlp(h))))
+    norm.set_weights([1 + draws(4, seed=1), draws(4, seed=2)])
+    rows = draws(2, 3, 4)
+    mixed = ref.attention(rows, rows, attend)
+    end = chain(dense(mlp, ref.gelu), lambda t: t.mean(1), dense(last), pick(1))
+
+    def normed(t):
+        return ref.layer_normalization(t, norm)
+
+    return Case(
+        model,
+        rows,
+        lambda: {
+            ":input": (rows, lambda t: end(normed(t + ref.attention(t, t, attend)))),
+            "attend": (mixed, lambda t: end(normed(rows + t))),
+            "skip": (rows + mixed, chain(normed, end)),
+            "norm": (normed(rows + mixed), end),
+            "mlp:preactivation": (
+                ref.dense(normed(rows + mixed), mlp),
+                chain(ref.gelu, lambda t: t.mean(1), dense(last), pick(1)),
+            ),
+        },
+    )
+
+
+@case
+def attention_alone_called_with_two_arguments():
+    attend = layers.MultiHeadAttention(2, 3)
+    q, v = draws(2, 3, 4), draws(2, 5, 4, seed=1)
+
+    def score(y):
+        return y[:, 1, 2]
+
+    return Case(
+        attend,
+        [q, v],
+        lambda: {
+            ":input.0": (q, lambda t: score(ref.attention(t, v, attend))),
+            ":input.1": (v, lambda t: score(ref.attention(q, t, attend))),
+            ":output": (ref.attention(q, v, attend), score),
+        },
+        target=(1, 2),
+    )
+
+
+# -- not Keras models --------------------------------------------------------------------------------------------------
+
+
+@case
+def function_that_closes_over_a_model():
+    a, b = two_dense()
+    net = keras.Sequential([keras.Input((6,)), a, b], name="net")
+
+    def function(x):
+        return net(tf.tanh(x)) * 2.0
+
+    x = draws(4, 6)
+    end = chain(dense(b, ref.softmax), lambda y: 2 * y[:, 1])
+    return Case(
+        function,
+        x,
+        lambda: {
+            ":input": (x, chain(np.tanh, dense(a, np.tanh), end)),
+            "net/a": (np.tanh(ref.dense(np.tanh(x), a)), end),
+            "net": (chain(np.tanh, dense(a, np.tanh), dense(b, ref.softmax))(x), lambda y: 2 * y[:, 1]),
+        },
+    )
+
+
+@case
+def function_that_closes_over_a_model_never_called():
+    a, b = two_dense()
+    net = keras.Sequential([a, b], name="net")
+    x = draws(4, 6)
+    return Case(
+        lambda x: net(x),
+        x,
+        lambda: {"net/a": (np.tanh(ref.dense(x, a)), chain(dense(b, ref.softmax), pick(1)))},
+    )
+
+
+@case
+def function_that_is_a_tf_function():
+    a, b = two_dense()
+    net = keras.Sequential([keras.Input((6,)), a, b], name="net")
+    x = draws(4, 6)
+    function = tf.function(lambda x: net(x))
+    return Case(function, x, lambda: {":input": (x, chain(dense(a, np.tanh), dense(b, ref.softmax), pick(1)))})
+
+
+class Module(tf.Module):
+    """A module of plain variables that holds another, and a Keras layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = tf.Variable(draws(5, 4))
+        self.layer = layers.Dense(3, activation="tanh", name="inner")
+        self.layer.build((None, 4))
+
+    def __call__(self, x):
+        return self.layer(tf.tanh(x @ self.w))
+
+
+@case
+def tf_module():
+    module, x = Module(), draws(3, 5)
+
+    def hidden(t):
+        return np.tanh(t @ module.w.numpy())
+
+    end = chain(dense(module.layer, np.tanh), pick(1))
+    return Case(
+        module,
+        x,
+        lambda: {
+            ":input": (x, chain(hidden, end)),
+            "layer": (np.tanh(ref.dense(hidden(x), module.layer)), pick(1)),
+            "layer:input": (hidden(x), end),
+            "inner:preactivation": (ref.dense(hidden(x), module.layer), chain(np.tanh, pick(1))),
+        },
+    )
+
+
+# -- the laws ----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def answered(name):
+    """A case, the addresses asked, and the result."""
+    one = made(name)
+    with float64_policy():  # a model that was never called is built by the first call
+        if not one.at:
+            one.at = list(_addresses(one))
+        result = gt.gradients(one.model, one.inputs, target=one.target, at=one.at)
+    return one, result
+
+
+def _addresses(one):
+    """The addresses of a case; the functions that restate the model need its weights, so it is called first."""
+    gt.activations(one.model, one.inputs, at=":output")
+    return one.taps()
+
+
+def rows_of(inputs, start, stop):
+    return tf.nest.map_structure(lambda a: a[start:stop], inputs)
+
+
+def count_of(inputs):
+    return len(tf.nest.flatten(inputs)[0])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_and_activations_are_those_restated_by_hand(name):
+    one, result = answered(name)
+    expected = one.taps()
+    assert set(result) == set(expected)
+    for address, (activations, score) in expected.items():
+        assert_same_numbers(result.activations[address], activations, 1e-12)
+        assert_same_numbers(result[address], central_differences(score, activations))
+        assert_same_numbers(result.target, score(activations), 1e-12)
