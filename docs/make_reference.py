@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ PAGE = Path(__file__).with_name("reference.md")
 
 #: What calls return. Nobody has to import these classes, so they are no top-level names.
 RETURNED = (
+    "gradtap.results.TapValues",
     "gradtap.results.Gradients",
     "gradtap.results.Activations",
     "gradtap.listing.TapList",
@@ -33,9 +35,9 @@ HEAD = """# Reference
 
 Made by `python docs/make_reference.py` from the docstrings; a test compares the two. Do not edit this page.
 
-Shapes are written as `(batch, ...)`. `Model`, `Structure`, `Address`, `Tensor` and `TensorLike` are names for what cannot
-be typed more closely: a model as [how it works](how-it-works.md#what-a-model-may-be) lists them, a nest of arrays, an
-address or a list of them as the [tutorial](tutorial.md#addresses) shows, and a `tf.Tensor` or what can be made one.
+Shapes are written as `(batch, ...)`. `Model`, `Structure`, `Address` and `Tensor` are names for what cannot be typed more
+closely: a model as [how it works](how-it-works.md#what-a-model-may-be) lists them, a nest of arrays, an address as the
+[tutorial](tutorial.md#addresses) shows it, and a `tf.Tensor`.
 """
 
 
@@ -95,7 +97,8 @@ def sections(value: Any) -> dict[str, str]:
             found[""] += ["", line]
         else:
             found[current].append(line)
-    return {name: inspect.cleandoc("\n" + "\n".join(lines)) for name, lines in found.items()}
+    texts = {name: inspect.cleandoc("\n" + "\n".join(lines)) for name, lines in found.items()}
+    return {name: re.sub(r"\n{3,}", "\n\n", text) for name, text in texts.items()}
 
 
 def items(section: str) -> dict[str, str]:
@@ -133,7 +136,7 @@ def render() -> str:
     lines = [HEAD]
     for heading, found in entries().items():
         lines.append(f"## {heading if ' ' in heading else f'`{heading}`'}\n")
-        if heading in gradtap._MODULES or heading.startswith("gradtap."):
+        if heading.startswith("gradtap."):
             lines += [_text(sections(importlib.import_module(heading))[""]), ""]
         if all(_is_error(entry.value) for entry in found):
             lines += _error_table(found)
@@ -144,9 +147,15 @@ def render() -> str:
 
 def _entry(entry: Entry) -> list[str]:
     said = sections(entry.value)
-    lines = [f"### `{entry.name}`\n", "```py", signature(entry), "```\n", _text(said[""]), ""]
+    returned = entry.name in RETURNED
+    lines = [f"### `{entry.name}`\n"]
+    if not returned:
+        lines += ["```py", signature(entry), "```\n"]
+    lines += [_text(said[""]), ""]
     for name in SECTIONS:
-        if said.get(name):
+        if name == "Args" and returned:
+            lines += _attributes(entry.value, said.get(name, ""))
+        elif said.get(name):
             lines += [f"**{name}**\n", _section(name, said[name]), ""]
     if inspect.isclass(entry.value):
         lines += _members(entry.value)
@@ -157,8 +166,16 @@ def _section(name: str, text: str) -> str:
     if name in ("Args", "Raises"):
         return "\n".join(f"- `{item}`: {_text(said)}" for item, said in items(text).items())
     if name == "Example":
-        return re.sub(r"(?ms)^>>> .*?(?=^\s*$|\Z)", lambda m: f"```pycon\n{m[0].rstrip()}\n```", _text(text))
+        text = re.sub(r" *# doctest: .*", "", _text(text))
+        return re.sub(r"(?ms)^>>> .*?(?=^\s*$|\Z)", lambda m: f"```pycon\n{m[0].rstrip()}\n```\n", text).rstrip()
     return _text(text)
+
+
+def _attributes(value: type, arguments: str) -> list[str]:
+    """What can be read from a result: the arguments that it keeps under their own names."""
+    source = inspect.getsource(value)
+    kept = {n: t for n, t in items(arguments).items() if is_dataclass(value) or f"self.{n} = " in source}
+    return [*(f"- `.{name}`: {_text(said)}" for name, said in kept.items()), ""] if kept else []
 
 
 def _members(value: type) -> list[str]:
@@ -209,7 +226,7 @@ def _parameter(parameter: inspect.Parameter) -> str:
     if parameter.annotation is not parameter.empty:
         text += f": {_annotation(parameter.annotation)}"
     if parameter.default is not parameter.empty:
-        text += f" = {parameter.default!r}"
+        text += f' = "{parameter.default}"' if isinstance(parameter.default, str) else f" = {parameter.default!r}"
     return text
 
 
@@ -228,4 +245,5 @@ def _text(text: str) -> str:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     PAGE.write_text(render(), encoding="utf-8")

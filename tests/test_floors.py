@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "gradtap"
 FLOORS = [
     ["errors", "tap", "types"],
     ["graph", "targets"],
-    ["results", "program", "batching", "asking", "differentiate", "jacobians", "second_order", "patching", "listing"],
+    ["results", "program", "batching", "asking", "differentiate", "vectors", "products", "jacobians", "second_order", "patching", "listing"],
     ["attribution", "curvature", "attacks", "receptive", "concepts", "flow", "evaluate"],
     ["dataset"],
     ["plot", "report", "app", "cli", "demo", "__main__"],

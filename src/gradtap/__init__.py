@@ -17,19 +17,44 @@ _HOMES = {
     "activations": "gradtap.differentiate",
     "forget": "gradtap.graph.model_files",
     "gradients": "gradtap.differentiate",
+    "hvp": "gradtap.second_order",
+    "jacobian": "gradtap.jacobians",
+    "jvp": "gradtap.products",
+    "patch": "gradtap.patching",
     "taps": "gradtap.listing",
     "trace": "gradtap.graph.model_files",
+    "vjp": "gradtap.products",
 }
 _MODULES = ("errors", "plot", "targets")
 
-__all__ = ["GradtapError", "Tap", "activations", "errors", "forget", "gradients", "plot", "taps", "targets", "trace"]
+__all__ = [
+    "GradtapError",
+    "Tap",
+    "activations",
+    "errors",
+    "forget",
+    "gradients",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "patch",
+    "plot",
+    "taps",
+    "targets",
+    "trace",
+    "vjp",
+]
 
 if TYPE_CHECKING:
     from gradtap import errors, plot, targets
     from gradtap.differentiate import activations, gradients
     from gradtap.errors import GradtapError
     from gradtap.graph.model_files import forget, trace
+    from gradtap.jacobians import jacobian
     from gradtap.listing import taps
+    from gradtap.patching import patch
+    from gradtap.products import jvp, vjp
+    from gradtap.second_order import hvp
     from gradtap.tap import Tap
 
 

@@ -67,7 +67,7 @@ class Question(Protocol):
     """What is to be computed on a forward graph."""
 
     def key(self, graph: ForwardGraph) -> Hashable:
-        """Checks the question against the graph. Equal keys: the same program, only the fed values differ."""
+        """Check the question against the graph. Equal keys: the same program, only fed values differ; None: never."""
 
     def build(self, trace: Trace, graph: ForwardGraph, settings: Settings) -> Program:
         """Extend the graph and cut the program out of it; it is fed ``graph.all_feeds`` and the values, in order."""
@@ -87,7 +87,8 @@ def ask(model: Model, inputs: Structure, question: Question, settings: Settings)
     def one(batch: Structure) -> tuple[Program, Parts]:
         feeds = read_inputs(batch, trace.source.declared_inputs(), trace.source.float_dtype())
         graph = trace.graphs.forward_graph(trace.source, feeds, bool(settings.training))
-        key = (type(question), question.key(graph), settings.unconnected, settings.checks, trace.jit_compile)
+        own = question.key(graph)
+        key = own and (type(question), own, settings.unconnected, settings.checks, trace.jit_compile)
         program = program_for(graph, key, lambda: question.build(trace, graph, settings))
         values = question.values(graph, feeds.batch_size)
         _warn_of_coupling(settings, feeds)

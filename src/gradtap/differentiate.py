@@ -59,7 +59,11 @@ def gradients(
       activations; with ``.activations``, ``.outputs``, ``.target`` ``(batch,)`` and ``.skipped``.
 
     Raises:
-      GradtapError: One class for each cause; ``docs/errors`` has a page for each.
+      UnknownTapError: No layer has this address; the message lists the nearest ones.
+      SharedLayerError: The layer runs more than once and the address does not say which call is meant.
+      UnconnectedTapError: The target does not depend on the tap; the message says where the path ends.
+      TargetShapeError: The target is not ``(batch,)``.
+      GradtapError: Anything else that is wrong. Each cause has a class and a page in ``docs/errors``.
 
     Example:
       Under a linear head the gradient is a column of its weights, whatever the input.

@@ -9,12 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import NoReturn
 
 Facts = Iterable[tuple[str, str]]
 
 
-class GradtapError(Exception):
+class _Documented:
+    """What errors and warnings share: a page of the documentation for each class."""
+
+    @classmethod
+    def page(cls) -> str:
+        """Name of the documentation page of this class, relative to the project's root."""
+        stem = re.sub(r"(Error|Warning)$", "", cls.__name__)
+        return f"docs/errors/{re.sub(r'(?<=[a-z])(?=[A-Z])', '-', stem).lower()}.md"
+
+
+class GradtapError(_Documented, Exception):
     """Root of every error that gradtap raises on purpose.
 
     Args:
@@ -34,13 +43,8 @@ class GradtapError(Exception):
         self.headline = headline
         self.facts = [(str(label), str(text)) for label, text in facts]
         self.do = [do] if isinstance(do, str) else list(do)
-        super().__init__(self.headline, self.facts, self.do)
-
-    @classmethod
-    def page(cls) -> str:
-        """Name of the documentation page of this class, relative to the project's root."""
-        stem = re.sub(r"(Error|Warning)$", "", cls.__name__)
-        return f"docs/errors/{re.sub(r'(?<=[a-z])(?=[A-Z])', '-', stem).lower()}.md"
+        # OSError would take more arguments for an error number and a file name.
+        super().__init__(headline)
 
     def __str__(self) -> str:
         rows = [*self.facts, *(("do" if i == 0 else "or", remedy) for i, remedy in enumerate(self.do))]
@@ -60,7 +64,8 @@ class SeveralErrors(GradtapError):
         self.errors: list[GradtapError] = []
 
     def __str__(self) -> str:
-        return "\n".join([self.headline, *(f"- {type(e).__name__}: {e}" for e in self.errors)])
+        listed = (f"- {type(e).__name__}: {e}".replace("\n", "\n  ") for e in self.errors)
+        return "\n".join([self.headline, *listed])
 
 
 # -- addresses ---------------------------------------------------------------------------------------------------------
@@ -137,7 +142,7 @@ class TargetCountError(GradtapError, ValueError):
 
 
 class TargetTypeError(GradtapError, TypeError):
-    """The target is of a kind that is not understood."""
+    """The target is of a kind that is not understood, or of a type that has no gradient."""
 
 
 class OutputChoiceError(GradtapError, ValueError):
@@ -200,7 +205,7 @@ class BackendError(GradtapError, RuntimeError):
 
 
 class ModelCallError(GradtapError, RuntimeError):
-    """The model's own code raised while its forward pass was traced."""
+    """The model's own code raised while its forward pass was traced, or its backward pass built."""
 
 
 class ModelRunError(GradtapError, RuntimeError):
@@ -234,8 +239,11 @@ class UnsafeModelFileError(ModelFileError):
 # -- warnings ----------------------------------------------------------------------------------------------------------
 
 
-class GradtapWarning(UserWarning):
+class GradtapWarning(_Documented, UserWarning):
     """Root of every warning that gradtap issues."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} More: {self.page()}"
 
 
 class NonFiniteWarning(GradtapWarning):
@@ -259,25 +267,58 @@ class BatchCouplingWarning(GradtapWarning):
 
 def raise_all(errors: Sequence[GradtapError]) -> None:
     """Raise what was collected: nothing, the one error, one error of a shared class, or `SeveralErrors`."""
-    if not errors:
+    each = [one for error in errors for one in (error.errors if isinstance(error, SeveralErrors) else [error])]
+    if not each:
         return
-    if len(errors) == 1:
-        raise errors[0]
-    kinds = {type(e) for e in errors}
-    if len(kinds) == 1:
-        _raise_same(errors)
-    several = SeveralErrors(f"{len(errors)} things are wrong with this call.")
-    several.errors = list(errors)
+    if len(each) == 1:
+        raise each[0]
+    if len({type(error) for error in each}) == 1:
+        raise _as_one(each)
+    several = SeveralErrors(f"{len(each)} things are wrong with this call.")
+    several.errors = each
     raise several
 
 
-def _raise_same(errors: Sequence[GradtapError]) -> NoReturn:
-    facts: list[tuple[str, str]] = []
-    for error in errors[1:]:
-        facts += [("also", error.headline), *error.facts]
+def _as_one(errors: Sequence[GradtapError]) -> GradtapError:
+    """One error that says what several of its class say, each fact and each remedy once."""
     first = errors[0]
-    remedies = [remedy for e in errors for remedy in e.do]
-    raise type(first)(first.headline, [*first.facts, *facts], list(dict.fromkeys(remedies)))
+    facts = list(first.facts)
+    for error in errors[1:]:
+        facts += [("also", error.headline), *(fact for fact in error.facts if fact not in facts)]
+    remedies = dict.fromkeys(remedy for error in errors for remedy in error.do)
+    return type(first)(first.headline, facts, list(remedies))
+
+
+def kind_of(value: object) -> str:
+    """The kind of a value, with its article.
+
+    Example:
+      >>> kind_of(3), kind_of([]), kind_of(None)
+      ('an int', 'a list', 'None')
+    """
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0].lower() in 'aeiou' or name == 'ndarray' else 'a'} {name}"
+
+
+def received(value: object) -> str:
+    """A value as messages show it: arrays by type and shape, all else by its text, on one line, never too long.
+
+    Example:
+      >>> received([1, 2])
+      '[1, 2]'
+    """
+    try:
+        shape: tuple[object, ...] = tuple(getattr(value, "shape", ()))
+        text = f"{type(value).__name__} {shape} {_dtype_name(value)}" if shape else repr(value)
+    except Exception:  # what an object of the user's does when it is looked at is not ours to pass on
+        text = object.__repr__(value)
+    text = " ".join(text.split())
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _dtype_name(value: object) -> str:
+    dtype = getattr(value, "dtype", "")
+    return str(getattr(dtype, "name", dtype))
 
 
 def nearest(name: str, names: Iterable[str], limit: int = 3) -> str:

@@ -50,8 +50,10 @@ class Program:
         return parts
 
 
-def program_for(graph: ForwardGraph, key: Hashable, build: Callable[[], Program]) -> Program:
-    """The program kept under a key, built where there is none yet."""
+def program_for(graph: ForwardGraph, key: Hashable | None, build: Callable[[], Program]) -> Program:
+    """The program kept under a key, built where there is none yet; without a key it is not kept."""
+    if key is None:
+        return build()
     program: Program | None = graph.programs.get(key)
     if program is not None:
         return program

@@ -136,6 +136,7 @@ class Recorder:
             self._record_inputs(is_input_of(), path, record)
             return result
 
+        call.__wrapped__ = original  # type: ignore[attr-defined]  # its signature is the original's
         return call
 
     def _own_tensors(self, result: Structure, record: LayerCall) -> Structure:

@@ -14,9 +14,9 @@ from gradtap.types import Layer, Structure
 
 #: Attributes in which Keras keeps its own books. A change in them is no change of what the layer computes, and
 #: layers found in them are found elsewhere too.
+# fmt: off
 BOOKKEEPING = frozenset(
     [
-        # fmt: off
         "_allow_non_tensor_positional_args", "_auto_config", "_build_shapes_dict", "_call_context_args",
         "_call_has_context_arg", "_call_has_mask_arg", "_call_has_training_arg", "_call_signature", "_called",
         "_convert_input_args", "_inbound_nodes", "_input_spec", "_lock", "_loss_ids", "_losses", "_losses_override",
@@ -33,9 +33,9 @@ BOOKKEEPING = frozenset(
         "_test_counter", "_predict_counter", "_callable_losses", "_updates", "_self_tracked_trackables",
         "compiled_loss", "compiled_metrics", "_steps_per_execution", "train_tf_function", "_training_state",
         "_cluster_coordinator", "_checkpoint", "_keras_api_names",
-        # fmt: on
     ]
 )
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -95,21 +95,8 @@ def children(layer: Layer) -> list[Layer]:
     return list({id(child): child for child in found}.values())
 
 
-def all_layers(layer: Layer) -> Iterator[Layer]:
-    """A layer and everything below it, each once."""
-    seen = {id(layer)}
-    stack = [layer]
-    while stack:
-        one = stack.pop()
-        yield one
-        for child in children(one):
-            if id(child) not in seen:
-                seen.add(id(child))
-                stack.append(child)
-
-
 def declared_inputs(model: Layer) -> DeclaredInputs | None:
-    """What a functional model, or a Sequential that was given its input shape, takes; None where it does not say."""
+    """What a functional model, or a Sequential that was told its input shape, takes; None where it does not say."""
     functional = getattr(model, "_functional", None) or model
     structure = getattr(functional, "_inputs_struct", None)
     if structure is None and not is_keras3(model) and _is_keras2_graph(model):
@@ -119,20 +106,16 @@ def declared_inputs(model: Layer) -> DeclaredInputs | None:
     import tensorflow as tf
 
     leaves = tf.nest.flatten(structure)
-    positions = tf.nest.pack_sequence_as(structure, list(range(len(leaves))))
-    keep_batch = _batch_is_declared(model)
+    if functional is not model and leaves[0].shape[0] is not None:
+        # A Sequential without an Input takes over the shape of the first batch it saw, and binds nobody to it.
+        return None
     return DeclaredInputs(
-        structure=positions,
+        structure=tf.nest.pack_sequence_as(structure, list(range(len(leaves)))),
         names=tuple(_input_name(leaf) for leaf in leaves),
-        shapes=tuple((s[0] if keep_batch else None, *s[1:]) for s in (tuple(leaf.shape) for leaf in leaves)),
+        # Keras takes any number of examples, whatever an Input says.
+        shapes=tuple(tuple(n if axis else None for axis, n in enumerate(leaf.shape)) for leaf in leaves),
         dtypes=tuple(_dtype_name(leaf.dtype) for leaf in leaves),
     )
-
-
-def _batch_is_declared(model: Layer) -> bool:
-    # A Sequential without an Input takes over the batch size of the first batch it saw; that declares nothing.
-    layers = getattr(model, "_layers", None) or []
-    return getattr(model, "_functional", None) is None or bool(layers and is_input_layer(layers[0]))
 
 
 def _input_name(leaf: Any) -> str:
@@ -153,24 +136,17 @@ def built_shapes(model: Layer) -> Structure | None:
     return next(iter(shapes.values())) if len(shapes) == 1 else tuple(shapes.values())
 
 
-def is_built(model: Layer) -> bool:
-    """Whether a layer and all that it holds have their variables."""
-    return all(getattr(layer, "built", True) for layer in all_layers(model))
-
-
-def build_by_shape(model: Layer, call: Any, specs: list[Any]) -> None:
-    """Make a model's variables outside of any graph of ours, the way Keras itself does on a symbolic call.
+def build_by_shape(call: Any, tensors: Iterable[Any]) -> None:
+    """Make variables outside of any graph of ours, the way Keras itself does on a symbolic call.
 
     Args:
-      model: A Keras 3 layer or model.
-      call: A function of symbolic tensors that calls the model.
-      specs: A `tf.TensorSpec` for each tensor.
+      call: A function of symbolic tensors that calls layers of Keras 3.
+      tensors: What has the shapes and types to call it on.
     """
     from keras import KerasTensor
     from keras.src.backend import compute_output_spec
 
-    tensors = [KerasTensor(tuple(s.shape), dtype=_dtype_name(s.dtype)) for s in specs]
-    compute_output_spec(call, *tensors)
+    compute_output_spec(call, *(KerasTensor(tuple(t.shape), dtype=_dtype_name(t.dtype)) for t in tensors))
 
 
 def input_layers(model: Layer) -> list[Layer]:

@@ -61,6 +61,9 @@ def forget(model: Model) -> None:
     Args:
       model: The model, or a trace of it.
 
+    Raises:
+      ModelTypeError: This is nothing that can be traced.
+
     Example:
       >>> import gradtap as gt, keras
       >>> gt.forget(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))

@@ -11,6 +11,7 @@ import tensorflow as tf
 from gradtap import errors
 from gradtap.graph import keras_internals as internals
 from gradtap.graph.keras_internals import DeclaredInputs
+from gradtap.graph.naming import named_layers
 from gradtap.types import Model, Structure, Tensor
 
 
@@ -71,21 +72,27 @@ class Source:
             return list(inputs), {}
         return [inputs], {}
 
-    def ensure_built(self, specs: Sequence[Any], structure: Structure, training: bool) -> None:
-        """Make the variables of a model that was never called, outside of any graph of ours.
+    def ensure_built(self, tensors: Sequence[Tensor], structure: Structure) -> None:
+        """Make the variables of layers that were never called, outside of any graph of ours.
 
         Variables made while a graph of ours is traced would leave Keras's global state poisoned.
+
+        Args:
+          tensors: What the model will be called on; only shapes and types are looked at.
+          structure: How they are nested, positions at the leaves.
         """
-        if not self.is_keras or internals.is_built(self.model):
+        held = [named.layer for named in named_layers(self.model)]
+        unbuilt = [layer for layer in held if not getattr(layer, "built", True)]
+        if not unbuilt:
             return
 
         def call(*tensors: Tensor) -> Structure:
             return self.call(tf.nest.pack_sequence_as(structure, list(tensors)), training=False)
 
-        if internals.is_keras3(self.model):
-            internals.build_by_shape(self.model, call, list(specs))
+        if any(map(internals.is_keras3, unbuilt)):
+            internals.build_by_shape(call, tensors)
         elif not getattr(self.model, "built", False):
-            call(*(tf.zeros([1 if d is None else d for d in spec.shape], spec.dtype) for spec in specs))
+            call(*(tf.zeros([1 if d is None else d for d in t.shape], t.dtype) for t in tensors))
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

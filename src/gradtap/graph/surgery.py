@@ -7,12 +7,13 @@ pruned from it that holds nothing but the ops between some feeds and some fetche
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import tensorflow as tf
 from tensorflow.python.autograph.impl.api import autograph_artifact
 
+from gradtap.graph import moments
 from gradtap.types import Compiled, Operation, Structure, Tensor
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -42,6 +43,7 @@ def wrap(function: Callable[..., Structure], specs: Sequence[Any]) -> Any:
     # The holder keeps the Python function, and with it the model that it closes over, for functions that make
     # variables. Ours makes none.
     wrapped._variable_holder._fn = None
+    moments.mark(wrapped.graph)
     return wrapped
 
 
@@ -87,17 +89,45 @@ def op_count(graph: Any) -> int:
     return int(graph.version)
 
 
-def differentiate(score: Tensor | list[Tensor], tensors: Sequence[Tensor]) -> list[Tensor | None]:
+def differentiate(score: Tensor | list[Tensor], tensors: Sequence[Tensor], *, order: int = 1) -> list[Tensor | None]:
     """Add the backward graph of ``sum(score)`` to the score's graph, once for all tensors.
+
+    Args:
+      score: What is differentiated.
+      tensors: With respect to what.
+      order: 2 where the score holds first derivatives; see `gradtap.graph.moments`.
 
     Returns:
       A dense tensor for each of ``tensors``, or None where no gradient arrives.
     """
     graph = (score[0] if isinstance(score, list) else score).graph
-    with inside(graph):
+    with inside(graph), moments.first_order() if order == 1 else nullcontext():
         gradients = tf.gradients(score, list(tensors))
         # A gather's gradient comes as slices; what a caller sees is always dense.
         return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+
+
+def vectorised_gradients(value: Tensor, tensors: Sequence[Tensor], rows: Tensor) -> list[Tensor]:
+    """Vector-Jacobian products of one value for many cotangents at once: one forward pass, a vectorised backward one.
+
+    Args:
+      value: What is differentiated, ``(batch, ...)``.
+      tensors: With respect to what.
+      rows: ``(rows, ...)``, each a cotangent for every example.
+
+    Returns:
+      ``(rows, batch, ...)`` for each of ``tensors``.
+    """
+
+    def one(row: Tensor) -> list[Tensor]:
+        cotangent = tf.broadcast_to(row[None], tf.shape(value))
+        slopes = tf.gradients(value, list(tensors), grad_ys=cotangent)
+        return [
+            tf.zeros_like(t) if s is None else tf.convert_to_tensor(s) for t, s in zip(tensors, slopes, strict=True)
+        ]
+
+    with inside(value.graph), moments.first_order():
+        return list(tf.vectorized_map(one, rows))
 
 
 def is_float(tensor: Tensor) -> bool:

@@ -194,6 +194,7 @@ def _admits(specs: Sequence[_Shape], full: Sequence[_Shape]) -> bool:
 def _first_that_traces(
     source: Source, feeds: Feeds, training: bool, attempts: Sequence[tuple[_Shape, ...]]
 ) -> ForwardGraph:
+    _build(source, feeds)
     failure: Exception | None = None
     for shapes in attempts:
         specs = [tf.TensorSpec(s, t.dtype) for s, t in zip(shapes, feeds.tensors, strict=True)]
@@ -204,13 +205,22 @@ def _first_that_traces(
     raise failure if failure else errors.ModelCallError("the model was given nothing to run on.")
 
 
+def _build(source: Source, feeds: Feeds) -> None:
+    """Build a model that was never called as a call on these inputs would."""
+    with tf.init_scope():
+        try:
+            source.ensure_built(feeds.tensors, feeds.structure)
+        except Exception as error:
+            raise _call_error(source, feeds.tensors, error, None) from error
+
+
 def trace_forward(
     source: Source, specs: Sequence[Any], structure: Structure, names: tuple[str, ...], training: bool
 ) -> ForwardGraph:
     """Run the model's Python once into a graph.
 
     Args:
-      source: The model.
+      source: The model, built.
       specs: A `tf.TensorSpec` for each input, None in the axes that stay free.
       structure: How the inputs are nested, positions at the leaves.
       names: One name for each input.
@@ -220,10 +230,6 @@ def trace_forward(
       ModelCallError: The model's own code raised; the layer in which it did is named.
     """
     with tf.init_scope(), _TRACING:
-        try:
-            source.ensure_built(specs, structure, training)
-        except Exception as error:
-            raise _call_error(source, specs, error, None) from error
         found = named_layers(source.model)
         recorder = Recorder(found)
         layers = [_traced(named) for named in found]

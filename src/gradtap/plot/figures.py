@@ -59,7 +59,7 @@ def heatmap(
       MissingExtraError: matplotlib is not installed.
 
     Example:
-      >>> heatmap(np.ones((7, 7)), title="head_relu").savefig("map.png")  # doctest: +SKIP
+      >>> heatmap(np.ones((7, 7)), title="head_relu").savefig("map.png")
     """
     return layers({title: values}, image, captions=[caption], note=note, interpolation=interpolation, show_images=False)
 
@@ -98,7 +98,7 @@ def layers(
       MissingExtraError: matplotlib is not installed.
 
     Example:
-      >>> layers({"conv1": np.ones((28, 28)), "conv2": np.ones((14, 14))}).savefig("layers.png")  # doctest: +SKIP
+      >>> layers({"conv1": np.ones((28, 28)), "conv2": np.ones((14, 14))}).savefig("layers.png")
     """
     try:
         from matplotlib.figure import Figure

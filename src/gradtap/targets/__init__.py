@@ -15,10 +15,11 @@ from gradtap import errors
 from gradtap.graph.class_index import PREDICTED, ClassIndex
 from gradtap.targets.functions import Function, Loss, is_keras_loss
 from gradtap.targets.outputs import ClassScore, Mask, OneNumber, Predicted
+from gradtap.targets.places import Channel, Contrast, Neuron, Reduce
 from gradtap.targets.protocol import Target
-from gradtap.types import Structure
+from gradtap.types import Address, Structure
 
-__all__ = ["Target", "as_target", "class_score", "loss"]
+__all__ = ["Target", "as_target", "channel", "class_score", "contrast", "loss", "neuron"]
 
 
 def class_score(k: Any, output: int | str | None = None, logits: bool = False) -> Target:
@@ -66,6 +67,9 @@ def loss(fn: Any, y_true: Structure, output: int | str | None = None) -> Target:
     Returns:
       A target :math:`F_n = L(y_n^{true}, y_n)`; axes that the loss leaves beside the batch are averaged.
 
+    Raises:
+      TargetTypeError: ``fn`` is no loss, or the labels cannot be made a tensor.
+
     Example:
       >>> loss("mse", [[0.0, 1.0]])
       loss('mse')
@@ -73,11 +77,78 @@ def loss(fn: Any, y_true: Structure, output: int | str | None = None) -> Target:
     return Loss(fn, y_true, output)
 
 
+def neuron(tap: Address, index: Any) -> Target:
+    r"""A unit of a layer as the target: what it responds to, or, at a later tap, what it changes.
+
+    Args:
+      tap: Where the unit is: one address.
+      index: One index for each axis but the batch: ``(row, column, k)``, or an int for activations ``(batch, units)``.
+        Slices are allowed; what they select is summed.
+
+    Returns:
+      A target :math:`F_n = \sum a_{n, index}`.
+
+    Example:
+      >>> neuron("conv1", (0, slice(None), 3))
+      neuron('conv1', (0, slice(None, None, None), 3))
+    """
+    return Neuron(tap, index)
+
+
+def channel(tap: Address, k: int, reduce: Reduce = "mean") -> Target:
+    r"""A channel of a layer as the target: what in the input, or in an earlier layer, is crucial to a filter.
+
+    Args:
+      tap: Where the channel is: one address.
+      k: Index on the last axis.
+      reduce: How the positions become one number: ``"mean"``, ``"sum"`` or ``"max"``.
+
+    Returns:
+      A target :math:`F_n = \operatorname{reduce}_p a_{n, p, k}`.
+
+    Raises:
+      ArgumentError: ``reduce`` is none of these.
+
+    Example:
+      >>> channel("conv1", 3, reduce="max")
+      channel('conv1', 3, reduce='max')
+    """
+    return Channel(tap, k, reduce)
+
+
+def contrast(a: Any, b: Any) -> Target:
+    """What speaks for one target rather than another: their difference, example by example.
+
+    Args:
+      a: A target, or what is taken for one: a class, a callable.
+      b: The target that is subtracted.
+
+    Returns:
+      A target :math:`F_n = a_n - b_n`.
+
+    Example:
+      >>> contrast(3, 5)
+      contrast(class_score(3), class_score(5))
+    """
+    return Contrast(as_target(a), as_target(b))
+
+
 def as_target(target: Any) -> Target:
     """Read what a user gives as ``target=``.
 
+    Args:
+      target: None, an int, a list or array of ints, a tuple, a mask, ``"predicted"``, a callable ``outputs -> (batch,)``
+        or a `Target`.
+
+    Returns:
+      The target it stands for. None stands for the model's one number per example.
+
     Raises:
       TargetTypeError: It is nothing that is understood.
+
+    Example:
+      >>> as_target([3, 1])
+      class_score([3, 1])
     """
     if target is None:
         return OneNumber()
