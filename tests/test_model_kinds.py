@@ -8,7 +8,7 @@ was never called may be given.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-from reference import layers as ref
-from reference.differences import assert_same_numbers, central_differences
-from reference.models import draws, float64_policy, policy
 
 import gradtap as gt
+from reference import layers as ref
+from reference.differences import assert_same_numbers, central_differences
+from reference.models import draws, float64_policy
 
 Tapped = tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]
 
@@ -35,9 +35,6 @@ class Case:
     #: By address: the activations, and the target as a function of them.
     taps: Callable[[], dict[Any, Tapped]]
     target: Any = 1
-    #: Whether the batch axis is free, so that one graph serves every batch.
-    free_batch: bool = True
-    at: list[Any] = field(default_factory=list)
 
 
 CASES: dict[str, Callable[[], Case]] = {}
@@ -47,18 +44,6 @@ def case(function):
     """Add a case to the table."""
     CASES[function.__name__] = function
     return function
-
-
-@cache
-def made(name):
-    """A case with its result, made once for all tests."""
-    keras.utils.set_random_seed(sum(map(ord, name)))
-    with float64_policy():
-        one = CASES[name]()
-    never_called = one.taps if callable(one.taps) else None
-    assert never_called is not None
-    one.at = list(one.at)
-    return one
 
 
 def chain(*functions):
@@ -100,9 +85,7 @@ def two_dense():
 
 def two_dense_case(model, a, b):
     x = draws(4, 6)
-    return Case(
-        model, x, lambda: suffixes(x, ["a", "b"], [dense(a, np.tanh), dense(b, ref.softmax)], pick(1))
-    )
+    return Case(model, x, lambda: suffixes(x, ["a", "b"], [dense(a, np.tanh), dense(b, ref.softmax)], pick(1)))
 
 
 @case
@@ -302,9 +285,7 @@ def shared_chained():
     model = keras.Model(x, last(shared(shared(shared(x)))))
     rows = draws(3, 4)
     steps = [dense(shared, np.tanh)] * 3 + [dense(last)]
-    return Case(
-        model, rows, lambda: suffixes(rows, ["shared[0]", "shared[1]", "shared[2]", "last"], steps, pick(1))
-    )
+    return Case(model, rows, lambda: suffixes(rows, ["shared[0]", "shared[1]", "shared[2]", "last"], steps, pick(1)))
 
 
 @case
@@ -343,7 +324,7 @@ def several_inputs_in_a_list():
             ":input.first": (x, lambda t: end(np.concatenate([t, y], -1))),
             ":input.second": (y, lambda t: end(np.concatenate([x, t], -1))),
             "first": (x, lambda t: end(np.concatenate([t, y], -1))),
-            "concatenate:input.1" if False else ":input.1": (y, lambda t: end(np.concatenate([x, t], -1))),
+            ":input.1": (y, lambda t: end(np.concatenate([x, t], -1))),
         },
     )
 
@@ -385,6 +366,80 @@ def several_outputs_in_a_dict():
             ":output.wide": (np.tanh(ref.dense(hidden, right)), pick(2)),
         },
         target=gt.targets.class_score(2, output="wide"),
+    )
+
+
+class TwoArguments(keras.Model):
+    """Called with two arguments, whose order in the call is not that of the alphabet."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = layers.Dense(3)
+
+    def call(self, zebra, ant, training=False):
+        return {"pair": [self.last(zebra), self.last(ant)], "difference": self.last(zebra) - 2 * self.last(ant * ant)}
+
+
+def two_arguments_case(in_list):
+    model = TwoArguments()
+    x, y = draws(3, 4), draws(3, 4, seed=1)
+
+    def end(t):
+        return np.tanh(t[:, 1])
+
+    def score(z, a):
+        return np.tanh(ref.dense(z, model.last) - 2 * ref.dense(a * a, model.last))[:, 1]
+
+    names = (":input.0", ":input.1") if in_list else (":input.zebra", ":input.ant")
+    return Case(
+        model,
+        [x, y] if in_list else {"ant": y, "zebra": x},
+        lambda: {
+            names[0]: (x, lambda t: score(t, y)),
+            names[1]: (y, lambda t: score(x, t)),
+            "last[2]": (ref.dense(x, model.last), lambda t: end(t - 2 * ref.dense(y * y, model.last))),
+            "last[3]": (ref.dense(y * y, model.last), lambda t: end(ref.dense(x, model.last) - 2 * t)),
+        },
+        target=lambda outputs: tf.tanh(outputs["difference"][:, 1]),
+    )
+
+
+@case
+def two_arguments_in_a_list():
+    return two_arguments_case(in_list=True)
+
+
+@case
+def two_arguments_by_name_and_nested_outputs():
+    return two_arguments_case(in_list=False)
+
+
+class OneDict(keras.Model):
+    """Called with one dict, which holds a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = layers.Dense(2)
+
+    def call(self, inputs):
+        a, b = inputs["pair"]
+        return [self.last(a * 3 + b * b), inputs["other"]]
+
+
+@case
+def nested_inputs_of_a_subclassed_model():
+    model = OneDict()
+    a, b, other = (draws(3, 4, seed=i) for i in range(3))
+    end = chain(dense(model.last), pick(1))
+    return Case(
+        model,
+        {"pair": [a, b], "other": other},
+        lambda: {
+            ":input.1": (a, lambda t: end(t * 3 + b * b)),
+            ":input.2": (b, lambda t: end(a * 3 + t * t)),
+            "last": (ref.dense(a * 3 + b * b, model.last), pick(1)),
+        },
+        target=gt.targets.class_score(1, output=0),
     )
 
 
@@ -560,9 +615,7 @@ def halves_case(as_dict):
 
     of_zig, of_ace = (lambda t: end(t, x * x)), (lambda t: end(np.tanh(x), t))
     ends = (of_ace, of_zig) if as_dict else (of_zig, of_ace)
-    return Case(
-        model, x, lambda: {"halves:output.0": (first, ends[0]), "halves:output.1": (second, ends[1])}
-    )
+    return Case(model, x, lambda: {"halves:output.0": (first, ends[0]), "halves:output.1": (second, ends[1])})
 
 
 @case
@@ -702,6 +755,85 @@ def attention_alone_called_with_two_arguments():
     )
 
 
+@case
+def attention_alone_called_by_name():
+    attend = layers.MultiHeadAttention(2, 4)
+    inputs = {"value": draws(2, 5, 4, seed=1), "query": draws(2, 3, 4)}
+    q, v = inputs["query"], inputs["value"]
+
+    def score(y):
+        return y[:, 1, 2]
+
+    return Case(
+        attend,
+        inputs,
+        lambda: {
+            ":input.query": (q, lambda t: score(ref.attention(t, v, attend))),
+            ":input.value": (v, lambda t: score(ref.attention(q, t, attend))),
+        },
+        target=(1, 2),
+    )
+
+
+@case
+def masked_steps():
+    """The mask that an embedding hangs on its output must reach the layer after it."""
+    embed = layers.Embedding(7, 3, mask_zero=True, name="embed")
+    lstm, last = layers.LSTM(4, name="lstm"), layers.Dense(2, name="last")
+    model = keras.Sequential([keras.Input((None,), dtype="int32"), embed, lstm, last])
+    ids = np.array([[1, 2, 0, 0], [4, 5, 3, 1], [6, 0, 0, 0]])
+    end = chain(dense(last), pick(1))
+
+    def hidden(t):
+        return ref.lstm(t, lstm, mask=ids != 0)[0][:, -1]
+
+    def taps():
+        vectors = ref.weights(embed)["embeddings"][ids]
+        return {"embed": (vectors, chain(hidden, end)), "lstm": (hidden(vectors), end)}
+
+    return Case(model, ids, taps)
+
+
+@case
+def bidirectional():
+    both = layers.Bidirectional(layers.LSTM(3, name="steps"), name="both")
+    last = layers.Dense(2, name="last")
+    model = keras.Sequential([keras.Input((4, 3)), both, last])
+    x = draws(2, 4, 3)
+    end = chain(dense(last), pick(1))
+
+    def forward(t):
+        return ref.lstm(t, both.forward_layer)[0][:, -1]
+
+    def backward(t):
+        return ref.lstm(t[:, ::-1], both.backward_layer)[0][:, -1]
+
+    def joined(a, b):
+        return np.concatenate([a, b], -1)
+
+    return Case(
+        model,
+        x,
+        lambda: {
+            ":input": (x, lambda t: end(joined(forward(t), backward(t)))),
+            "both": (joined(forward(x), backward(x)), end),
+            "forward_steps": (forward(x), lambda t: end(joined(t, backward(x)))),
+            "both/backward_layer": (backward(x), lambda t: end(joined(forward(x), t))),
+        },
+    )
+
+
+@case
+def time_distributed():
+    """The layer inside runs in a loop of its own; the outer one is tapped as any other."""
+    inner, last = layers.Dense(3, activation="tanh", name="inner"), layers.Dense(2, name="last")
+    mean = layers.GlobalAveragePooling1D(name="mean")
+    model = keras.Sequential([keras.Input((4, 5)), layers.TimeDistributed(inner, name="each"), mean, last])
+    x = draws(2, 4, 5)
+    steps = [dense(inner, np.tanh), lambda t: t.mean(1), dense(last)]
+    return Case(model, x, lambda: suffixes(x, ["each", "mean", "last"], steps, pick(1)))
+
+
 # -- not Keras models --------------------------------------------------------------------------------------------------
 
 
@@ -780,40 +912,144 @@ def tf_module():
     )
 
 
-# -- the laws ----------------------------------------------------------------------------------------------------------
+class Modules(tf.Module):
+    """Modules in a list, and a Keras layer that was never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = [Module(), Module()]
+        self.parts[1].w = tf.Variable(draws(3, 4, seed=1))
+        self.late = layers.Dense(3, activation="tanh", name="late")
+
+    def __call__(self, x):
+        for part in self.parts:
+            x = part(x)
+        return self.late(x)
+
+
+@case
+def tf_modules_in_a_list():
+    module, x = Modules(), draws(3, 5)
+
+    def taps():
+        def run(part):
+            return lambda t: np.tanh(ref.dense(np.tanh(t @ part.w.numpy()), part.layer))
+
+        steps = [*map(run, module.parts), dense(module.late, np.tanh)]
+        return suffixes(x, ["parts/0/layer", "parts/1/inner", "late"], steps, pick(1))
+
+    return Case(module, x, taps)
+
+
+@case
+def function_of_two_tensors():
+    a = layers.Dense(3, activation="tanh", name="a")
+
+    def function(x, y):
+        return a(x) * tf.tanh(y)
+
+    x, y = draws(3, 4), draws(3, 3, seed=1)
+    return Case(
+        function,
+        (x, y),
+        lambda: {
+            ":input.0": (x, lambda t: (np.tanh(ref.dense(t, a)) * np.tanh(y))[:, 1]),
+            ":input.1": (y, lambda t: (np.tanh(ref.dense(x, a)) * np.tanh(t))[:, 1]),
+            "a": (np.tanh(ref.dense(x, a)), lambda t: (t * np.tanh(y))[:, 1]),
+        },
+    )
+
+
+@case
+def bound_method():
+    """Layers are found among the attributes of the object that the method belongs to."""
+
+    class Pipeline:
+        def __init__(self):
+            self.net = layers.Dense(3, activation="tanh", name="net")
+
+        def run(self, x):
+            return self.net(x) ** 2
+
+    pipeline, x = Pipeline(), draws(3, 4)
+    return Case(
+        pipeline.run,
+        x,
+        lambda: {"net": (np.tanh(ref.dense(x, pipeline.net)), lambda t: t[:, 1] ** 2)},
+    )
+
+
+# -- what holds for all of them ---------------------------------------------------------------------------------------
 
 
 @cache
-def answered(name):
-    """A case, the addresses asked, and the result."""
-    one = made(name)
-    with float64_policy():  # a model that was never called is built by the first call
-        if not one.at:
-            one.at = list(_addresses(one))
-        result = gt.gradients(one.model, one.inputs, target=one.target, at=one.at)
-    return one, result
-
-
-def _addresses(one):
-    """The addresses of a case; the functions that restate the model need its weights, so it is called first."""
-    gt.activations(one.model, one.inputs, at=":output")
-    return one.taps()
+def asked(name):
+    """A case, its expected numbers and its result, made once for all tests."""
+    keras.utils.set_random_seed(sum(map(ord, name)))
+    with float64_policy():
+        one = CASES[name]()
+        # A model that was never called has no weights to restate it with: this is its first call.
+        gt.activations(one.model, one.inputs, at=":output")
+        expected = one.taps()
+        return one, expected, gt.gradients(one.model, one.inputs, target=one.target, at=list(expected))
 
 
 def rows_of(inputs, start, stop):
+    """Some examples of every array."""
     return tf.nest.map_structure(lambda a: a[start:stop], inputs)
 
 
 def count_of(inputs):
+    """Number of examples."""
     return len(tf.nest.flatten(inputs)[0])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_and_activations_are_those_restated_by_hand(name):
-    one, result = answered(name)
-    expected = one.taps()
+    _, expected, result = asked(name)
     assert set(result) == set(expected)
     for address, (activations, score) in expected.items():
         assert_same_numbers(result.activations[address], activations, 1e-12)
         assert_same_numbers(result[address], central_differences(score, activations))
         assert_same_numbers(result.target, score(activations), 1e-12)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_way_of_splitting_a_batch_changes_a_number(name):
+    one, expected, result = asked(name)
+    split = gt.gradients(one.model, one.inputs, target=one.target, at=list(expected), batch_size=2)
+    first = gt.gradients(one.model, rows_of(one.inputs, 0, 1), target=one.target, at=list(expected))
+    for address, whole in result.items():
+        assert_same_numbers(split[address], whole, 1e-12)
+        assert_same_numbers(split.activations[address], result.activations[address], 1e-12)
+        assert_same_numbers(first[address], whole[:1], 1e-12)
+    assert_same_numbers(split.target, result.target, 1e-12)
+    tf.nest.map_structure(lambda a, b: assert_same_numbers(a, b, 1e-12), split.outputs, result.outputs)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_of_no_examples_there_are_no_gradients(name):
+    one, expected, result = asked(name)
+    none = gt.gradients(one.model, rows_of(one.inputs, 0, 0), target=one.target, at=list(expected))
+    assert list(none) == list(result)
+    for address, whole in result.items():
+        assert none[address].shape == (0, *whole.shape[1:])
+        assert none[address].dtype == whole.dtype
+        assert none.activations[address].shape == (0, *whole.shape[1:])
+    assert none.target.shape == (0,)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_inside_a_tf_function_of_unknown_batch(name):
+    one, expected, result = asked(name)
+    specs = tf.nest.map_structure(lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), one.inputs)
+
+    @tf.function(input_signature=[specs])
+    def compiled(inputs):
+        g = gt.gradients(one.model, inputs, target=one.target, at=list(expected))
+        return list(g.values()), g.target
+
+    values, target = compiled(tf.nest.map_structure(tf.convert_to_tensor, one.inputs))
+    assert_same_numbers(target, result.target, 1e-12)
+    for value, whole in zip(values, result.values(), strict=True):
+        assert_same_numbers(value, whole, 1e-12)

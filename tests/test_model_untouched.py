@@ -238,17 +238,17 @@ def test_dropout_is_drawn_as_the_model_would_draw_it_next_and_by_seed(x):
 
 
 def test_nothing_is_kept_of_models_that_are_gone(x):
-    from gradtap.graph import tracing
+    from gradtap.graph import keeping
 
     gc.collect()
-    before = len(tracing._KEPT._entries)
+    before = len(keeping._KEPT._entries)
     for _ in range(3):
         net = Net()
         gt.gradients(net, x, target=0, at="conv")
         gt.gradients(net.call, x, target=0, at="conv")
     del net
     gc.collect()
-    assert len(tracing._KEPT._entries) == before
+    assert len(keeping._KEPT._entries) == before
 
 
 def test_threads_differentiate_trace_and_call_one_model_at_once(x):

@@ -17,10 +17,12 @@ from gradtap import errors
 from gradtap.batching import is_dataset, over_dataset, run_batch
 from gradtap.graph import keras_internals as internals
 from gradtap.graph.inputs import Feeds, read_inputs
+from gradtap.graph.keeping import Trace
 from gradtap.graph.model_files import as_trace
 from gradtap.graph.randomness import seeds_for
 from gradtap.graph.resolve import Place
-from gradtap.graph.tracing import ForwardGraph, Trace
+from gradtap.graph.sides import StatesNotTraced
+from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, program_for
 from gradtap.tap import Tap
 from gradtap.types import Model, Structure, Tensor, TensorLike
@@ -86,16 +88,25 @@ def ask(model: Model, inputs: Structure, question: Question, settings: Settings)
 
     def one(batch: Structure) -> tuple[Program, Parts]:
         feeds = read_inputs(batch, trace.source.declared_inputs(), trace.source.float_dtype())
-        graph = trace.graphs.forward_graph(trace.source, feeds, bool(settings.training))
-        own = question.key(graph)
-        key = own and (type(question), own, settings.unconnected, settings.checks, trace.jit_compile)
-        program = program_for(graph, key, lambda: question.build(trace, graph, settings))
-        values = question.values(graph, feeds.batch_size)
+        try:
+            program, graph, values = _prepare(trace, feeds, question, settings, states=False)
+        except StatesNotTraced:
+            program, graph, values = _prepare(trace, feeds, question, settings, states=True)
         _warn_of_coupling(settings, feeds)
         seeds = seeds_for(graph.draws, settings.seed)
         return program, run_batch(program, feeds.tensors, seeds=seeds, values=values, batch_size=settings.batch_size)
 
     return over_dataset(inputs, one) if is_dataset(inputs) else one(inputs)
+
+
+def _prepare(
+    trace: Trace, feeds: Feeds, question: Question, settings: Settings, *, states: bool
+) -> tuple[Program, ForwardGraph, list[TensorLike]]:
+    graph = trace.graphs.forward_graph(trace.source, feeds, bool(settings.training), states)
+    own = question.key(graph)
+    key = own and (type(question), own, settings.unconnected, settings.checks, trace.jit_compile)
+    program = program_for(graph, key, lambda: question.build(trace, graph, settings))
+    return program, graph, question.values(graph, feeds.batch_size)
 
 
 def watched(graph: ForwardGraph, places: Sequence[Place]) -> dict[str, Tensor]:

@@ -10,8 +10,9 @@ import tensorflow as tf
 from gradtap import errors
 from gradtap.asking import Settings, Unconnected, address_key, ask, watched
 from gradtap.graph import explain, surgery
+from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place, resolve
-from gradtap.graph.tracing import ForwardGraph, Trace
+from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, assemble
 from gradtap.results import Activations, Gradients
 from gradtap.targets import Target, as_target
@@ -219,8 +220,9 @@ def slopes_at(
 
     Raises:
       UnconnectedTapError: A place that was named, not found by a pattern, has no gradient.
+      ModelCallError: A gradient function of the model's own raised.
     """
-    found = surgery.differentiate(score, [place.tensor for place in places])
+    found, blocked = _backward(score, places)
     kept: list[Place] = []
     slopes: list[Tensor] = []
     left_out: list[Place] = []
@@ -232,7 +234,7 @@ def slopes_at(
             slopes.append(slope)
         elif place.by_pattern or (place.group is not None and not is_float):
             left_out.append(place)
-        elif unconnected == "zero" and is_float:
+        elif unconnected == "zero" and is_float and place not in blocked:
             kept.append(place)
             with surgery.inside(graph.graph):
                 slopes.append(tf.zeros_like(place.tensor))
@@ -245,8 +247,35 @@ def slopes_at(
     return kept, slopes, skipped
 
 
+def _backward(score: Tensor, places: Sequence[Place]) -> tuple[list[Tensor | None], list[Place]]:
+    """A gradient or None for each place, and the places before an op that TensorFlow has no gradient rule for."""
+    blocked: list[Place] = []
+    try:
+        try:
+            return surgery.differentiate(score, [place.variable for place in places]), blocked
+        except LookupError:
+            blocked = [place for place in places if _lacks_rule(score, place.variable)]
+        free = [place for place in places if place not in blocked]
+        found = iter(surgery.differentiate(score, [place.variable for place in free]) if free else [])
+        return [None if place in blocked else next(found) for place in places], blocked
+    except Exception as error:
+        raise errors.ModelCallError(
+            f"a gradient function of the model raised {type(error).__name__} in the backward pass.",
+            [("it said", str(error)[:400])],
+            "look at the tf.custom_gradient in the model: a tf.GradientTape should fail in the same way",
+        ) from error
+
+
+def _lacks_rule(score: Tensor, tensor: Tensor) -> bool:
+    try:
+        surgery.differentiate(score, [tensor])
+    except LookupError:
+        return True
+    return False
+
+
 def _reason(graph: ForwardGraph, place: Place, score: Tensor, target: str) -> errors.GradtapError:
     """Why a place has no gradient."""
     if not surgery.is_float(place.tensor):
         return explain.integer(graph, place.key, place.tensor, place.layer)
-    return explain.unconnected(graph, place.key, place.tensor, place.layer, score, target)
+    return explain.unconnected(graph, place.key, place.variable, place.layer, score, target)

@@ -10,8 +10,9 @@ import tensorflow as tf
 from gradtap.asking import Settings, Unconnected, ask, watched
 from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery
+from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place, resolve
-from gradtap.graph.tracing import ForwardGraph, Trace
+from gradtap.graph.tracing import ForwardGraph
 from gradtap.products import BetweenTaps
 from gradtap.program import Program, assemble
 from gradtap.results import TapValues
@@ -77,7 +78,7 @@ class _Jacobian(BetweenTaps):
         with surgery.inside(graph.graph):
             rows = placeholder_like(of.tensor)
             size = tf.shape(of.tensor)
-        products = surgery.vectorised_gradients(of.tensor, [place.tensor for place in kept], rows)
+        products = surgery.vectorised_gradients(of.tensor, [place.variable for place in kept], rows)
         watch = watched(graph, kept) if settings.checks else None
         inner = assemble(graph, [*graph.all_feeds, rows], {"products": products}, kept, watch=watch)
         sizes = surgery.prune(graph.wrapped, graph.all_feeds, [size])

@@ -14,8 +14,9 @@ from gradtap.graph import keras_internals as internals
 from gradtap.graph import surgery
 from gradtap.graph.capture import LayerCall
 from gradtap.graph.inputs import Feeds, read_inputs
+from gradtap.graph.keeping import Trace
 from gradtap.graph.model_files import as_trace
-from gradtap.graph.tracing import ForwardGraph, Trace
+from gradtap.graph.tracing import ForwardGraph
 from gradtap.tap import Tap
 from gradtap.targets import as_target
 from gradtap.types import Model, Structure, Tensor

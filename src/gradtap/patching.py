@@ -8,8 +8,9 @@ from typing import Any
 from gradtap import errors
 from gradtap.asking import Settings, Unconnected, ask
 from gradtap.graph import surgery
+from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place, resolve
-from gradtap.graph.tracing import ForwardGraph, Trace
+from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, assemble, program_for
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 from gradtap.vectors import like
@@ -84,7 +85,15 @@ class _Patch:
     def _places(self, graph: ForwardGraph) -> list[tuple[Place, Replacement]]:
         """The replaced places, in forward order."""
         by_key = {p.key: r for address, r in self.replacements.items() for p in resolve(graph, address)}
-        return [(place, by_key[place.key]) for place in resolve(graph, list(self.replacements))]
+        found = resolve(graph, list(self.replacements))
+        states = [place.key for place in found if place.perturbation is not None]
+        if states:
+            raise errors.SideError(
+                f"`{states[0]}` cannot be replaced: a recurrent layer makes its states inside of its loop.",
+                [],
+                "replace the layer's output or its input",
+            )
+        return [(place, by_key[place.key]) for place in found]
 
     def build(self, trace: Trace, graph: ForwardGraph, settings: Settings) -> Program:
         found = self._places(graph)

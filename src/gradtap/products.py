@@ -10,8 +10,9 @@ import tensorflow as tf
 from gradtap.asking import Settings, Unconnected, address_key, ask, watched
 from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery
+from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place, resolve
-from gradtap.graph.tracing import ForwardGraph, Trace
+from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, assemble
 from gradtap.results import TapValues
 from gradtap.types import Address, Model, Structure, TensorLike

@@ -10,8 +10,9 @@ import tensorflow as tf
 from gradtap.asking import Settings, Unconnected, address_key, ask, watched
 from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery
+from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import resolve
-from gradtap.graph.tracing import ForwardGraph, Trace
+from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, assemble
 from gradtap.results import TapValues
 from gradtap.targets import Target, as_target
@@ -96,7 +97,7 @@ class _Hvp:
         vectors = [fed[places.index(place)] for place in kept]
         with surgery.inside(graph.graph):
             along = tf.add_n([tf.reduce_sum(s * v) for s, v in zip(slopes, vectors, strict=True)])
-        products = surgery.differentiate(along, [place.tensor for place in kept], order=2)
+        products = surgery.differentiate(along, [place.variable for place in kept], order=2)
         with surgery.inside(graph.graph):
             # No path means that the slope does not depend on the activations: an exact zero.
             exact = [tf.zeros_like(p.tensor) if h is None else h for p, h in zip(kept, products, strict=True)]

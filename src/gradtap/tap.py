@@ -13,6 +13,9 @@ from gradtap.errors import AddressSyntaxError, nearest
 #: Every side an address can name; ``.K`` after `output` or `input` picks one of several tensors.
 SIDES = ("output", "input", "preactivation", "attention", "query", "key", "value", "hidden", "cell")
 
+#: Sides that may hold several tensors.
+_SEVERAL = ("output", "input", "hidden", "cell")
+
 Call = int | Literal["*"] | None
 
 _ADDRESS = re.compile(
@@ -109,7 +112,7 @@ def _parse(address: str) -> Tap:
             f"`{address}` names no layer.", [], "use `:input` or `:output` for the model itself, `**` for every layer"
         )
     face, _, pick = side.partition(".")
-    if not (face in SIDES or face.isdigit()) or (pick and face not in ("output", "input")):
+    if not (face in SIDES or face.isdigit()) or (pick and face not in _SEVERAL):
         close = nearest(face, SIDES)
         raise AddressSyntaxError(
             f"`{side}` in `{address}` is not a side of a layer.",

@@ -26,7 +26,8 @@ def softmax(x):
 
 
 def gelu(x):
-    return x * (1 + np.vectorize(erf)(x / np.sqrt(2))) / 2
+    """TensorFlow rounds the root of one half to float32, whatever the type."""
+    return x * (1 + np.vectorize(erf)(x * float(np.float32(0.5**0.5)))) / 2
 
 
 def dense(x, layer):
@@ -64,15 +65,24 @@ def layer_normalization(x, layer):
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + layer.epsilon) * w["gamma"] + w["beta"]
 
 
-def lstm(x, layer):
-    """Every hidden state ``(batch, time, units)`` and the last cell state; gates in the order i, f, c, o."""
+def lstm(x, layer, mask=None, state=None):
+    """Every hidden state ``(batch, time, units)`` and the last cell state; gates in the order i, f, c, o.
+
+    Args:
+      x: ``(batch, time, features)``.
+      layer: The Keras layer.
+      mask: ``(batch, time)``; where it is False the states stay as they are.
+      state: The hidden and the cell state to begin with; zeros where it is None.
+    """
     w = weights(layer.cell)
-    h = c = np.zeros((len(x), layer.units))
+    h, c = state or (np.zeros((len(x), layer.units)),) * 2
+    mask = np.ones(x.shape[:2], bool) if mask is None else mask
     hidden = []
     for t in range(x.shape[1]):
         i, f, g, o = np.split(x[:, t] @ w["kernel"] + h @ w["recurrent_kernel"] + w["bias"], 4, -1)
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        h = sigmoid(o) * np.tanh(c)
+        new_c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        new_h = sigmoid(o) * np.tanh(new_c)
+        h, c = (np.where(mask[:, t, None], new, old) for new, old in ((new_h, h), (new_c, c)))
         hidden.append(h)
     return np.stack(hidden, 1), c
 

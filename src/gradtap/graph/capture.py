@@ -20,6 +20,7 @@ from gradtap.graph import keras_internals as internals
 from gradtap.graph import surgery
 from gradtap.graph.naming import NamedLayer
 from gradtap.graph.randomness import Draw, recorded_next
+from gradtap.graph.recurrent import LoopState, recorded_inner_loop
 from gradtap.types import Layer, Structure, Tensor
 
 _ABSENT = object()
@@ -38,6 +39,7 @@ class LayerCall:
       outputs: The tensors it returned, flattened.
       output_structure: The nest it returned, with positions at the leaves.
       preactivation: What its ``activation`` was applied to; None where it has none.
+      states: Of a recurrent layer, where they were asked for.
       first_op: Number of ops in the graph before the call.
       last_op: Number of ops in the graph after the call.
     """
@@ -46,6 +48,7 @@ class LayerCall:
     outputs: list[Tensor] = field(default_factory=list)
     output_structure: Structure = 0
     preactivation: Tensor | None = None
+    states: list[LoopState] = field(default_factory=list)
     first_op: int = 0
     last_op: int = 0
 
@@ -55,9 +58,11 @@ class Recorder:
 
     Args:
       layers: Every layer to record, named. One that is listed twice is recorded under its first path.
+      with_states: Record the states of recurrent layers at every step.
     """
 
-    def __init__(self, layers: Sequence[NamedLayer]) -> None:
+    def __init__(self, layers: Sequence[NamedLayer], with_states: bool = False) -> None:
+        self._with_states = with_states
         self._layers = {id(named.layer): named for named in reversed(layers)}
         self._thread = threading.get_ident()
         self._graph: Any = None
@@ -102,6 +107,11 @@ class Recorder:
         undo.append((attributes, name, attributes.get(name, _ABSENT)))
         attributes[name] = self._recorded_call(layer, path, original)
         activation = attributes.get("activation")
+        if self._with_states and internals.is_recurrent(layer):
+            undo.append((attributes, "inner_loop", attributes.get("inner_loop", _ABSENT)))
+            attributes["inner_loop"] = recorded_inner_loop(
+                layer, layer.inner_loop, self._is_recording, self._record_states
+            )
         if callable(activation) and not internals.is_callable_node(activation):
             undo.append((attributes, "activation", activation))
             attributes["activation"] = self._recorded_activation(activation)
@@ -111,6 +121,12 @@ class Recorder:
 
     def _graph_if_ours(self) -> Any:
         return self._graph if self._is_ours() else None
+
+    def _is_recording(self) -> bool:
+        return self._is_ours() and surgery.current_graph() is self._graph
+
+    def _record_states(self, states: list[LoopState]) -> None:
+        self._calls_under_way[-1].states = states
 
     def _recorded_call(self, layer: Layer, path: str, original: Callable[..., Any]) -> Callable[..., Any]:
         is_input_of = weakref.ref(layer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from gradtap import errors
 from gradtap.graph import surgery
 from gradtap.graph.scores import shape_text
@@ -18,7 +20,7 @@ def not_run(graph: ForwardGraph, layer: TracedLayer, written: str) -> errors.Tap
         return errors.TapNotRunError(
             f"`{layer.path}` ({layer.kind}) runs inside a loop or a branch of the graph: it has no tensor to tap.",
             [("it runs in", f"`{outer}`" if outer else "a loop or branch of the model's own code")],
-            [f"tap `{outer}` instead" if outer else "tap what the loop returns"],
+            [f"tap `{outer}` instead" if outer else "tap the model's `:output`, or a layer that runs after it"],
         )
     return errors.TapNotRunError(
         f"`{layer.path}` ({layer.kind}) did not run in this forward pass (training={graph.training}).",
@@ -32,12 +34,17 @@ def not_run(graph: ForwardGraph, layer: TracedLayer, written: str) -> errors.Tap
 
 def integer(graph: ForwardGraph, address: str, tensor: Tensor, layer: TracedLayer | None) -> errors.IntegerTapError:
     """The tapped tensor holds integers: its embedding is where gradients begin."""
-    where = _first_float_layer(graph, tensor)
-    remedy = f"tap its embedding: `{where}`" if where else "tap the first layer that makes floats of it"
+    kind, where = _first_float_layer(graph, tensor)
+    remedy = (
+        f"tap its embedding: `{where}`" if kind == "Embedding" else f"tap the layer that makes floats of it: `{where}`"
+    )
     return errors.IntegerTapError(
-        f"`{address}` holds {tensor.dtype.name}{_of(layer)}: integers have no gradient.",
-        [("tensor", f"{shape_text(tensor)}, {tensor.dtype.name}")],
-        [remedy],
+        f"`{address}` holds {tensor.dtype.name}{_of(layer)}, which has no gradient.",
+        [
+            ("tensor", f"{shape_text(tensor)}, {tensor.dtype.name}"),
+            ("why", "a gradient needs values that can change a little"),
+        ],
+        remedy if where else "tap what the model computes from it in floats",
     )
 
 
@@ -52,21 +59,26 @@ def unconnected(
     graph: ForwardGraph, address: str, tensor: Tensor, layer: TracedLayer | None, score: Tensor, target: str
 ) -> errors.UnconnectedTapError:
     """The score has no gradient at the tap: on another branch, or cut on the way."""
-    described = f"`{address}`{_of(layer, tensor)}"
+    side = address.partition(":")[2].partition(".")[0] or "output"
+    described = f"`{address}`{_of(layer, tensor, side)}"
     needed = surgery.ancestors([score])
-    below = surgery.descendants([tensor])
     if tensor.op not in needed:
         return _other_branch(graph, described, tensor, score, target)
-    cuts = _cuts(tensor, score, needed & below)
+    try:
+        cuts = _cuts(tensor, score, needed & surgery.descendants([tensor]))
+        do = ["tap a layer after it", _ZERO]
+    except LookupError as error:
+        # What TensorFlow has no rule for is no zero: nobody knows what flows there.
+        cuts = _without_rule(graph, error)
+        do = ["tap a layer after it", "give the op a gradient with tf.custom_gradient"]
     named = (
         ", ".join(f"{_op_text(op)} in {_owner(graph, op)}" for op in cuts)
         or "an op that TensorFlow cannot differentiate"
     )
-    do = ["tap a layer after it", _ZERO]
     if any(op.type == "StopGradient" for op in cuts):
         do.insert(0, "the model asks for this itself with stop_gradient; take it out if it is not meant")
     if any("PyFunc" in op.type for op in cuts):
-        do.insert(0, "write the Python code with TensorFlow or keras.ops")
+        do.insert(0, "write the Python code with TensorFlow or keras.ops; tf.py_function passes gradients on, too")
     return errors.NonDifferentiableError(
         f"the target depends on {described}, but the gradient stops on the way: {named}.",
         [("target", target), ("cut at", "\n".join(f"{op.type} `{op.name}`" for op in cuts))],
@@ -82,15 +94,21 @@ def _other_branch(
         for name, output in zip(graph.output_names, graph.outputs, strict=True)
         if tensor.op in surgery.ancestors([output])
     ]
-    where = (
-        f"it feeds output {', '.join(f'`{n}`' for n in feeds)} only" if feeds else "nothing that is returned uses it"
-    )
     do = [_ZERO]
-    if feeds:
+    if not feeds:
+        where = "is not on it: nothing that is returned uses it"
+    elif len(graph.outputs) > 1:
+        where = f"is not on it: it feeds output {', '.join(f'`{n}`' for n in feeds)} only"
         do.insert(0, f'target=gt.targets.class_score(k, output="{feeds[0]}")')
+    elif surgery.ancestors([score]).isdisjoint(feed.op for feed in graph.feeds):
+        where = "is not on it: the target uses nothing that the model computes from its inputs"
+        do.insert(0, "a target is computed from the outputs that it is given")
+    else:
+        where = "comes after what is differentiated, on the way to the output"
+        do.insert(0, "tap an earlier layer or a `:preactivation`, or leave out logits=True")
     return errors.UnconnectedTapError(
         f"the target does not depend on {described}.",
-        [("target", target), ("its path", _path(graph, score)), ("the tap", f"is not on it: {where}")],
+        [("target", target), ("its path", _path(graph, score)), ("the tap", where)],
         do,
     )
 
@@ -122,6 +140,12 @@ def _cuts(tensor: Tensor, score: Tensor, between: set[Operation]) -> list[Operat
     return sorted({_float_to_integer(op, tensor, between) for op in ends}, key=lambda op: op.name)
 
 
+def _without_rule(graph: ForwardGraph, error: LookupError) -> list[Operation]:
+    """The op that TensorFlow names where it has no gradient for its type."""
+    named = re.search(r"operation ?'([^']+)'", str(error))
+    return [op for op in graph.graph.get_operations() if named is not None and op.name == named[1]]
+
+
 def _float_to_integer(op: Operation, tensor: Tensor, between: set[Operation]) -> Operation:
     """Where a cut op takes integers, the op that made integers of floats is to blame: the ArgMax, not the OneHot."""
     while True:
@@ -134,8 +158,7 @@ def _float_to_integer(op: Operation, tensor: Tensor, between: set[Operation]) ->
 def _op_text(op: Operation) -> str:
     if op.type == "Cast":
         return f"Cast to {op.outputs[0].dtype.name}"
-    kind = str(op.type)
-    return "PyFunction" if "PyFunc" in kind else kind
+    return "PyFunction" if "PyFunc" in op.type else str(op.type)
 
 
 def _owner(graph: ForwardGraph, op: Operation) -> str:
@@ -150,21 +173,22 @@ def _owner(graph: ForwardGraph, op: Operation) -> str:
     return f"`{min(holders)[1]}`" if holders else "the model's own code"
 
 
-def _first_float_layer(graph: ForwardGraph, tensor: Tensor) -> str | None:
+def _first_float_layer(graph: ForwardGraph, tensor: Tensor) -> tuple[str, str]:
+    """Kind and path of the embedding of an integer tensor, or of the first layer after it that returns floats."""
     below = surgery.descendants([tensor])
     found = [
-        (layer.kind != "Embedding", call.first_op, layer.path)
+        (layer.kind != "Embedding", call.first_op, layer.kind, layer.path)
         for layer in graph.layers
         for call in graph.calls.get(layer.path, [])
         if layer.path and any(o.op in below and surgery.is_float(o) for o in call.outputs)
     ]
-    return min(found)[2] if found else None
+    return min(found)[2:] if found else ("", "")
 
 
-def _of(layer: TracedLayer | None, tensor: Tensor | None = None) -> str:
+def _of(layer: TracedLayer | None, tensor: Tensor | None = None, side: str = "output") -> str:
     facts = [layer.kind] if layer and layer.kind else []
     if tensor is not None:
-        facts += [f"output {shape_text(tensor)}", tensor.dtype.name]
+        facts += [f"{side if layer else 'shape'} {shape_text(tensor)}", tensor.dtype.name]
     return f" ({', '.join(facts)})" if facts else ""
 
 

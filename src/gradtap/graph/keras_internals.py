@@ -6,7 +6,7 @@ imports neither. Everything that depends on a private name of Keras stands here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,6 +172,18 @@ def seed_generators(layers: Iterable[Layer]) -> list[Any]:
     own = [generator for layer in layers for generator in getattr(layer, "_seed_generators", ())]
     shared = global_state.get_global_attribute("global_seed_generator")
     return list({id(g): g for g in [*own, shared] if g is not None}.values())
+
+
+def is_recurrent(layer: Layer) -> bool:
+    """Whether a layer runs a cell in a loop, the way Keras 3 does."""
+    return hasattr(layer, "inner_loop") and hasattr(layer, "cell")
+
+
+def rnn_loop(step: Any, inputs: Any, initial_states: list[Any], **options: Any) -> Any:
+    """Keras's own loop over time: last output, all outputs, last states."""
+    from keras.src import backend as keras_backend
+
+    return keras_backend.rnn(step, inputs, initial_states, return_all_outputs=True, **options)
 
 
 def call_attribute(layer: Layer) -> str:

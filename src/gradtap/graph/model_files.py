@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gradtap import errors
-from gradtap.graph.tracing import Trace
+from gradtap.graph.keeping import Trace
 from gradtap.types import Model
 
 _SUFFIXES = (".keras", ".h5", ".hdf5")

@@ -108,8 +108,10 @@ def _namespace(holder: Any) -> list[tuple[str, Any]]:
     free = zip(code.co_freevars, function.__closure__ or (), strict=False)
     names = [(name, _cell(cell)) for name, cell in free]
     names += [(n, function.__globals__[n]) for n in code.co_names if n in function.__globals__]
-    owner = getattr(function, "__self__", None)
-    return [*names, *([("self", owner)] if owner is not None else [])]
+    owner = getattr(function, "__self__", None)  # of a bound method
+    if owner is None:
+        return names
+    return [*names, ("self", owner)] if _is_holder(owner) else [*names, *getattr(owner, "__dict__", {}).items()]
 
 
 def _cell(cell: Any) -> Any:
@@ -120,7 +122,7 @@ def _cell(cell: Any) -> Any:
 
 
 def _search(value: Any, path: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if internals.is_callable_node(value) or _is_module(value):
+    if _is_holder(value):
         yield path, value
     elif depth and isinstance(value, Mapping):
         for key, item in value.items():
@@ -130,7 +132,8 @@ def _search(value: Any, path: tuple[str, ...], depth: int) -> Iterator[tuple[tup
             yield from _search(item, (*path, str(position)), depth - 1)
 
 
-def _is_module(value: Any) -> bool:
+def _is_holder(value: Any) -> bool:
+    """Whether something is a layer or an operation, or a module that may hold some."""
     import tensorflow as tf
 
-    return isinstance(value, tf.Module) and not isinstance(value, tf.Variable) and not isinstance(value, type)
+    return internals.is_callable_node(value) or (isinstance(value, tf.Module) and not isinstance(value, tf.Variable))

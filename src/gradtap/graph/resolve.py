@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gradtap import errors
-from gradtap.graph import explain
+from gradtap.graph import explain, sides
 from gradtap.graph import keras_internals as internals
 from gradtap.graph.capture import LayerCall
 from gradtap.graph.tracing import ForwardGraph, TracedLayer
-from gradtap.tap import Tap, path_matches
+from gradtap.tap import SIDES, Tap, path_matches
 from gradtap.types import Address, Layer, Tensor
-
-#: Layers that are nothing but an activation: what they are given is their pre-activation.
-_ACTIVATION_LAYERS = frozenset({"Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax"})
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,7 @@ class Place:
       layer: The layer it belongs to; None for an op.
       group: The address that was asked where it means several tensors, of which this is one.
       by_pattern: Whether it was found by a glob or a class, so that it may be skipped where it has no gradient.
+      perturbation: For a recurrent layer's state, what is added to it at each step; the gradient arrives there.
     """
 
     key: str
@@ -38,6 +36,12 @@ class Place:
     layer: TracedLayer | None = None
     group: str | None = None
     by_pattern: bool = False
+    perturbation: Tensor | None = None
+
+    @property
+    def variable(self) -> Tensor:
+        """With respect to what a gradient here is taken: the tensor itself, or the perturbation that it includes."""
+        return self.tensor if self.perturbation is None else self.perturbation
 
 
 def resolve(graph: ForwardGraph, at: Address | Sequence[Address]) -> list[Place]:
@@ -75,16 +79,20 @@ class _Finder:
         if isinstance(asked, str):
             return self._by_tap(Tap.parse(asked), asked)
         if isinstance(asked, Tap):
-            return self._by_tap(asked, str(asked))
+            return self._by_tap(_checked(asked), str(asked))
         if inspect.isclass(asked):
             return self._by_class(asked)
         if internals.is_callable_node(asked):
             path = self._path_of(asked)
             return self._by_tap(Tap(path), path or ":output")
         raise errors.AddressSyntaxError(
-            f"a {type(asked).__name__} is not an address.",
-            [("received", repr(asked)[:120])],
-            "give an address such as `conv1`, a Tap, a layer of the model, a layer class, or a list of these",
+            f"{errors.kind_of(asked)} is not an address.",
+            [("received", errors.received(asked))],
+            [
+                *_hints(asked),
+                "give an address such as `conv1`, a Tap, a layer of the model, a layer class, or a list of these",
+                "gt.taps(model) lists every address",
+            ],
         )
 
     def _by_tap(self, tap: Tap, written: str) -> list[Place]:
@@ -95,16 +103,17 @@ class _Finder:
             return self._all_of(layers, tap, f"`{written}`")
         layer = self._layer(tap.path, written)
         if tap.path == "" and tap.face in ("input", "output"):
+            self._call_indices(tap, layer, 1, written)
             return self._pick(self._root_tensors(tap), tap, written, layer)
         calls = self.graph.calls.get(layer.path, [])
         if not calls:
             raise explain.not_run(self.graph, layer, written)
         places = []
-        for index in self._call_indices(tap, layer, calls, written):
+        for index in self._call_indices(tap, layer, len(calls), written):
             one = Tap(layer.path, index if len(calls) > 1 else None, tap.side)
             key = str(one) if tap.call == "*" else written
             found = dict(enumerate(self._side(calls[index], one, layer, written)))
-            places += self._pick(found, one, key, layer)
+            places += [_of_call(place, calls[index]) for place in self._pick(found, one, key, layer)]
         return places
 
     def _by_class(self, asked: type) -> list[Place]:
@@ -113,29 +122,38 @@ class _Finder:
 
     def _all_of(self, layers: Iterable[TracedLayer], tap: Tap, what: str) -> list[Place]:
         places: dict[str, Place] = {}
-        seen = 0
+        fitting: list[TracedLayer] = []
         for layer in map(self._primary, layers):
             if layer.kind == "InputLayer" and tap.face == "output" and tap.path == "**":
                 continue  # `**` means layer outputs; the model's input has an address of its own
-            seen += 1
+            fitting.append(layer)
             calls = self.graph.calls.get(layer.path, [])
             for index, call in enumerate(calls):
+                if tap.call not in (None, "*", index):
+                    continue
                 one = Tap(layer.path, index if len(calls) > 1 else None, tap.side)
                 try:
                     found = dict(enumerate(self._side(call, one, layer, str(one))))
                     several = self._pick(found, one, str(one), layer)
                 except errors.SideError:
                     continue
-                places.update({p.key: replace(p, by_pattern=True) for p in several})
+                places.update({p.key: replace(_of_call(p, call), by_pattern=True) for p in several})
         if not places:
-            known = [layer.path for layer in self.graph.layers if layer.path]
-            facts = [("layers", _some(known))] if not seen else [("it fits", f"{seen} layers that have no such side")]
-            raise errors.NoMatchError(
-                f"{what} matches no layer that ran.",
-                facts,
-                ["`*` stays within one name; `**/name` looks at every depth", "gt.taps(model) lists every address"],
-            )
+            raise self._no_match(what, fitting)
         return list(places.values())
+
+    def _no_match(self, what: str, fitting: list[TracedLayer]) -> errors.NoMatchError:
+        layers = [layer for layer in self.graph.layers if layer.path]
+        do = ["gt.taps(model) lists every address, with the class of each layer"]
+        if not fitting:
+            facts = [("layers", _some([t.path for t in layers])), ("classes", _some([t.kind for t in layers]))]
+            do.insert(0, "`*` stays within one name; `**/name` looks at every depth")
+            return errors.NoMatchError(f"{what} matches no layer of the model.", facts, do)
+        fits = ("it fits", _some([layer.path for layer in fitting]))
+        if any(layer.path in self.graph.calls for layer in fitting):
+            return errors.NoMatchError(f"no layer that {what} matches has that side or that call.", [fits], do)
+        ran = f"training={self.graph.training}"
+        return errors.NoMatchError(f"no layer that {what} matches ran in this forward pass ({ran}).", [fits], do)
 
     def _layer(self, path: str, written: str) -> TracedLayer:
         exact = [t for t in self.graph.layers if path in _spellings(t)]
@@ -178,8 +196,7 @@ class _Finder:
             "a copy of a layer is another layer; give its name to mean the model's own",
         )
 
-    def _call_indices(self, tap: Tap, layer: TracedLayer, calls: list[LayerCall], written: str) -> list[int]:
-        count = len(calls)
+    def _call_indices(self, tap: Tap, layer: TracedLayer, count: int, written: str) -> list[int]:
         if tap.call == "*":
             return list(range(count))
         if tap.call is None and count > 1:
@@ -192,37 +209,27 @@ class _Finder:
         index = tap.call or 0
         if index >= count:
             raise errors.CallRangeError(
-                f"`{layer.path}` ({layer.kind}) runs {count} time{'s' if count > 1 else ''}: no call {index}.",
-                [],
-                f"calls count from 0: `{layer.path}[{count - 1}]` is the last",
+                f"{_called(layer)} runs {'once' if count == 1 else f'{count} times'}: there is no call {index}.",
+                [("asked as", f"`{written}`")],
+                f"calls count from 0: `{replace(tap, call=count - 1)}` is the last",
             )
         return [index]
 
     def _side(self, call: LayerCall, tap: Tap, layer: TracedLayer, written: str) -> list[Tensor]:
-        sides: dict[str, Callable[[], list[Tensor]]] = {
-            "output": lambda: call.outputs,
-            "input": lambda: call.inputs,
-            "preactivation": lambda: self._preactivation(call, layer),
-        }
-        found = sides[tap.face]() if tap.face in sides else []
+        found = sides.tensors_of(self.graph, layer, call, tap.face)
         if not found:
-            has = ", ".join(f"`{name}`" for name, side in sides.items() if side())
+            has = ", ".join(f"`{face}`" for face in sides.available(self.graph, layer, call))
+            inner = [p for p in self.graph.calls if p.startswith(f"{layer.path}/") and self._has(p, tap.face)]
             raise errors.SideError(
-                f"`{layer.path}` ({layer.kind}) has no `{tap.face}` (asked as `{written}`).",
-                [("it has", has)],
+                f"{_called(layer)} has no `{tap.face}` (asked as `{written}`).",
+                [("it has", has), *([("inside of it", _some([f"{p}:{tap.face}" for p in inner]))] if inner else [])],
                 "gt.taps(model) lists every address",
             )
         return found
 
-    def _preactivation(self, call: LayerCall, layer: TracedLayer) -> list[Tensor]:
-        if call.preactivation is not None:
-            return [call.preactivation]
-        if layer.kind in _ACTIVATION_LAYERS:
-            return call.inputs[:1]
-        # An activation that is a layer itself is a child with records of its own.
-        inner = self.graph.calls.get(f"{layer.path}/activation", [])
-        within = [c for c in inner if call.first_op <= c.first_op and c.last_op <= call.last_op]
-        return within[0].inputs[:1] if within else []
+    def _has(self, path: str, face: str) -> bool:
+        layer = next((t for t in self.graph.layers if t.path == path), None)
+        return layer is not None and face in sides.available(self.graph, layer, self.graph.calls[path][0])
 
     def _root_tensors(self, tap: Tap) -> dict[Any, Tensor]:
         graph = self.graph
@@ -241,7 +248,7 @@ class _Finder:
             if not 0 <= chosen < len(found):
                 raise errors.SideError(
                     f"`{key}`: there is no {tap.face} `{tap.pick}`.",
-                    [("there are", ", ".join(names))],
+                    [("there are", ", ".join(f"`{tap.picked(name)}`" for name in names))],
                     "pick one of them",
                 )
             return [Place(key, tap, list(found.values())[chosen], owner)]
@@ -262,6 +269,43 @@ class _Finder:
                 [("nearest", close)] if close else [],
                 "op names are those of the traced graph, which start with the names of the layers",
             ) from None
+
+
+def _checked(tap: Tap) -> Tap:
+    """A tap that was made by hand, and so has not been through the grammar."""
+    whole = isinstance(tap.call, int) and not isinstance(tap.call, bool) and tap.call >= 0
+    sides = isinstance(tap.side, str) and (tap.side == "op" or tap.face in SIDES or tap.face.isdigit())
+    if not isinstance(tap.path, str) or not sides or not (whole or tap.call in (None, "*")):
+        raise errors.AddressSyntaxError(
+            f"{tap!r} is not a tap.",
+            [
+                ("path", "names joined by slashes, or empty for the model itself"),
+                ("call", 'an int from 0, "*" for every call, or None for a layer that runs once'),
+                ("side", ", ".join(SIDES)),
+            ],
+            "Tap.parse(address) reads an address",
+        )
+    return tap
+
+
+def _hints(asked: Any) -> list[str]:
+    """What may have been meant by something that is no address."""
+    made_by = getattr(getattr(asked, "_keras_history", None), "operation", None)
+    if made_by is not None:
+        return [f"the tensor is what the layer `{made_by.name}` returns: address it by that name"]
+    if hasattr(asked, "assign"):
+        return ["a weight is no activation: its gradient is what tf.GradientTape gives"]
+    return []
+
+
+def _called(layer: TracedLayer) -> str:
+    """A layer as messages name it."""
+    return f"`{layer.path}` ({layer.kind})" if layer.path else f"the model{f' ({layer.kind})' if layer.kind else ''}"
+
+
+def _of_call(place: Place, call: LayerCall) -> Place:
+    perturbation = sides.variable_of(call, place.tensor)
+    return place if perturbation is None else replace(place, perturbation=perturbation)
 
 
 def _spellings(layer: TracedLayer) -> list[str]:

@@ -130,6 +130,37 @@ def vectorised_gradients(value: Tensor, tensors: Sequence[Tensor], rows: Tensor)
         return list(tf.vectorized_map(one, rows))
 
 
+def replace_input(users: Iterable[Operation], old: Tensor, new: Tensor) -> None:
+    """Make ops that were given one tensor take another."""
+    for op in users:
+        for position, given in enumerate(op.inputs):
+            if given is old:
+                op._update_input(position, new)
+
+
+def own_copy(graph: Any, tensor: Tensor, first_op: int, last_op: int) -> Tensor:
+    """Give a range of ops a tensor of their own in the place of one that others use too.
+
+    Returns:
+      The tensor that the range uses; ``tensor`` itself where nobody else uses it.
+    """
+    ops = graph.get_operations()
+    inside_range = set(ops[first_op:last_op])
+    users = [op for op in tensor.consumers() if op in inside_range]
+    if not users:
+        # A wider range was given its own copy before: go on from that.
+        copies = [op.outputs[0] for op in tensor.consumers() if op.name.startswith("gradtap/own_input")]
+        found = [c for c in copies if any(op in inside_range for op in c.consumers())]
+        return own_copy(graph, found[0], first_op, last_op) if found else tensor
+    others = [op for op in tensor.consumers() if op not in inside_range]
+    if not others:
+        return tensor
+    with inside(graph):
+        copy = tf.identity(tensor, name="own_input")
+    replace_input(users, tensor, copy)
+    return copy
+
+
 def is_float(tensor: Tensor) -> bool:
     """Whether a tensor is of a type that gradients flow through."""
     return bool(tensor.dtype.is_floating or tensor.dtype.is_complex)

@@ -137,8 +137,8 @@ def as_target(target: Any) -> Target:
     """Read what a user gives as ``target=``.
 
     Args:
-      target: None, an int, a list or array of ints, a tuple, a mask, ``"predicted"``, a callable ``outputs -> (batch,)``
-        or a `Target`.
+      target: None, an int, a list or array of ints, a tuple, a mask, ``"predicted"``, a callable
+        ``outputs -> (batch,)`` or a `Target`.
 
     Returns:
       The target it stands for. None stands for the model's one number per example.

@@ -1,0 +1,218 @@
+"""Keep the graphs of a model with the model, weakly, for as long as it lives and keeps its structure.
+
+`Graphs` holds those of one model: one for each input signature and ``training`` flag, and one more where the states of
+recurrent layers were asked for.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from gradtap import errors
+from gradtap.graph.fingerprint import Fingerprint
+from gradtap.graph.inputs import Feeds
+from gradtap.graph.sources import Source
+from gradtap.graph.tracing import TRACING, ForwardGraph, call_error, trace_forward
+from gradtap.types import Model, Structure, Tensor
+
+_Shape = tuple[int | None, ...]
+
+
+class Graphs:
+    """The forward graphs of one model, to which it never refers but weakly."""
+
+    def __init__(self) -> None:
+        self._fingerprint: Fingerprint | None = None
+        self._by_key: dict[Any, ForwardGraph] = {}
+        self._shapes: dict[Any, list[tuple[_Shape, ...]]] = {}
+
+    def forward_graph(self, source: Source, feeds: Feeds, training: bool, states: bool = False) -> ForwardGraph:
+        """The graph for these inputs: one that was made before where it still holds, else a new one.
+
+        Args:
+          source: The model.
+          feeds: Its inputs.
+          training: Passed to the model.
+          states: Whether the states of recurrent layers are to be tapped.
+
+        Raises:
+          ModelCallError: The model's own code raised.
+        """
+        if self._fingerprint is None or not self._fingerprint.matches(source.model):
+            with TRACING:
+                self._by_key, self._shapes = {}, {}
+                self._fingerprint = Fingerprint(source.model)
+        kind = _kind(feeds, training, states)
+        shapes = tuple(_static(t) for t in feeds.tensors)
+        graph = self._by_key.get((kind, shapes))
+        if graph is None:
+            with TRACING:
+                graph = self._by_key.get((kind, shapes)) or self._trace(source, feeds, kind, shapes)
+                self._by_key[kind, shapes] = graph
+        return graph
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def any_graph(self) -> ForwardGraph | None:
+        """A graph that was made before, for callers that need no particular one."""
+        return next(reversed(self._by_key.values()), None)
+
+    def _trace(self, source: Source, feeds: Feeds, kind: _Kind, shapes: tuple[_Shape, ...]) -> ForwardGraph:
+        full = tuple(tuple(t.shape) for t in feeds.tensors)
+        for known, graph in list(self._by_key.items()):
+            if known[0] == kind and _admits([tuple(f.shape) for f in graph.feeds], full):
+                return graph
+        declared = source.declared_inputs()
+        if declared and all(len(d) == len(s) for d, s in zip(declared.shapes, full, strict=True)):
+            attempts = [declared.shapes]
+        else:
+            seen = self._shapes.setdefault(kind, [])
+            attempts = [_free_axes(full, seen), _free_axes(full, ())]
+            seen.append(shapes)
+        graph = _first_that_traces(source, feeds, kind, list(dict.fromkeys([*attempts, full])))
+        # Building made variables, and the model may have set flags of its own: this is what was traced.
+        self._fingerprint = Fingerprint(source.model)
+        return graph
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a graph is traced for, but for the sizes."""
+
+    structure: str | None
+    names: tuple[str, ...]
+    types: tuple[Any, ...]
+    training: bool
+    states: bool
+
+
+def _kind(feeds: Feeds, training: bool, states: bool) -> _Kind:
+    structure = None if feeds.structure == 0 else repr(feeds.structure)
+    return _Kind(structure, feeds.names, tuple((t.dtype, t.shape.rank) for t in feeds.tensors), training, states)
+
+
+def _static(tensor: Tensor) -> _Shape:
+    return tuple(tensor.shape)[1:] if tensor.shape.rank else ()
+
+
+def _free_axes(full: Sequence[_Shape], seen: Sequence[Sequence[_Shape]]) -> tuple[_Shape, ...]:
+    """Leave the batch free, and every axis whose size has been seen to differ."""
+    free = [list(shape) for shape in full]
+    for axes in free:
+        axes[:1] = [None] * len(axes[:1])
+    for earlier in seen:
+        for axes, other in zip(free, earlier, strict=True):
+            axes[1:] = [a if a == b else None for a, b in zip(axes[1:], other, strict=True)]
+    return tuple(tuple(axes) for axes in free)
+
+
+def _admits(specs: Sequence[_Shape], full: Sequence[_Shape]) -> bool:
+    return all(
+        len(spec) == len(shape) and all(a is None or a == b for a, b in zip(spec, shape, strict=True))
+        for spec, shape in zip(specs, full, strict=True)
+    )
+
+
+def _first_that_traces(
+    source: Source, feeds: Feeds, kind: _Kind, attempts: Sequence[tuple[_Shape, ...]]
+) -> ForwardGraph:
+    _build(source, feeds)
+    failure: Exception | None = None
+    for shapes in attempts:
+        specs = [tf.TensorSpec(s, t.dtype) for s, t in zip(shapes, feeds.tensors, strict=True)]
+        try:
+            return trace_forward(source, specs, feeds.structure, feeds.names, kind.training, kind.states)
+        except errors.GradtapError as error:
+            failure = error  # the model may need the sizes that the next attempt gives
+    raise failure if failure else errors.ModelCallError("the model was given nothing to run on.")
+
+
+def _build(source: Source, feeds: Feeds) -> None:
+    """Build a model that was never called as a call on these inputs would."""
+    with tf.init_scope():
+        try:
+            source.ensure_built(feeds.tensors, feeds.structure)
+        except Exception as error:
+            raise call_error(source, feeds.tensors, error, None) from error
+
+
+class _Kept:
+    """Graphs by model, each gone with its model. Identity decides: a model may define equality as it likes."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Any, tuple[weakref.ref[Any], Graphs]] = {}
+
+    def get(self, model: Any) -> Graphs:
+        owner, key = _owner(model)
+        entry = self._entries.get(key)
+        if entry is not None and entry[0]() is owner:
+            return entry[1]
+        graphs = Graphs()
+        # What cannot be referenced weakly is traced anew each time, rather than kept alive.
+        with suppress(TypeError):
+            self._entries[key] = (weakref.ref(owner, self._dropper(key)), graphs)
+        return graphs
+
+    def drop(self, model: Any) -> None:
+        self._entries.pop(_owner(model)[1], None)
+
+    def _dropper(self, key: Any) -> Callable[[Any], None]:
+        def drop(reference: Any) -> None:
+            entry = self._entries.get(key)
+            if entry is not None and entry[0] is reference:
+                del self._entries[key]
+
+        return drop
+
+
+def _owner(model: Any) -> tuple[Any, Any]:
+    """What a model's graphs live with: a bound method is made anew at each access, so its object is meant."""
+    owner, function = getattr(model, "__self__", None), getattr(model, "__func__", None)
+    return (model, id(model)) if owner is None or function is None else (owner, (id(owner), id(function)))
+
+
+_KEPT = _Kept()
+
+
+class Trace:
+    """A model whose forward pass is kept as a graph; accepted wherever a model is.
+
+    Args:
+      model: Any model that gradtap takes.
+      jit_compile: Compile with XLA. Slower on a CPU; falls back with a warning where XLA refuses the ops.
+
+    A plain model is traced behind the scenes in the same way, and its graphs are kept weakly, with the model. A
+    `Trace` that is held keeps its model, as any handle does.
+    """
+
+    __slots__ = ("__weakref__", "_graphs", "jit_compile", "model", "source")
+
+    def __init__(self, model: Model, *, jit_compile: bool = False) -> None:
+        self.source = Source(model)
+        self.model = model
+        self.jit_compile = jit_compile
+        self._graphs = _KEPT.get(model)
+
+    @property
+    def graphs(self) -> Graphs:
+        """The graphs made so far, and the means to make more."""
+        return self._graphs
+
+    def forget(self) -> None:
+        """Drop every graph that was made; the next use traces the model anew."""
+        _KEPT.drop(self.model)
+        self._graphs = _KEPT.get(self.model)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Structure:
+        """Call the model itself."""
+        return self.model(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Trace({type(self.model).__name__}, graphs={len(self._graphs)})"
