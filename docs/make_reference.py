@@ -19,15 +19,15 @@ import gradtap
 
 PAGE = Path(__file__).with_name("reference.md")
 
-#: What calls return. Nobody has to import these classes, so they are no top-level names.
-RETURNED = (
-    "gradtap.results.TapValues",
-    "gradtap.results.Gradients",
-    "gradtap.results.Activations",
-    "gradtap.listing.TapList",
-    "gradtap.listing.TapEntry",
-    "gradtap.graph.tracing.Trace",
-)
+#: What calls return, and a module that knows it. Nobody has to import these classes, so they are no top-level names.
+RETURNED = {
+    "TapValues": "gradtap.results",
+    "Gradients": "gradtap.results",
+    "Activations": "gradtap.results",
+    "TapList": "gradtap.listing",
+    "TapEntry": "gradtap.listing",
+    "Trace": "gradtap.graph.model_files",
+}
 
 SECTIONS = ("Args", "Returns", "Yields", "Raises", "Example", "References")
 
@@ -35,9 +35,9 @@ HEAD = """# Reference
 
 Made by `python docs/make_reference.py` from the docstrings; a test compares the two. Do not edit this page.
 
-Shapes are written as `(batch, ...)`. `Model`, `Structure`, `Address` and `Tensor` are names for what cannot be typed more
-closely: a model as [how it works](how-it-works.md#what-a-model-may-be) lists them, a nest of arrays, an address as the
-[tutorial](tutorial.md#addresses) shows it, and a `tf.Tensor`.
+Shapes are written as `(batch, ...)`. `Model`, `Structure`, `Address` and `Tensor` are names for what cannot be typed
+more closely: a model as [how it works](how-it-works.md#what-a-model-may-be) lists them, a nest of arrays, an address as
+the [tutorial](tutorial.md#addresses) shows it, and a `tf.Tensor`.
 """
 
 
@@ -54,7 +54,7 @@ def entries() -> dict[str, list[Entry]]:
     named = {name: getattr(gradtap, name) for name in gradtap.__all__}
     top = [Entry(f"gradtap.{n}", v) for n, v in named.items() if not inspect.ismodule(v) and not _is_error(v)]
     found = {"gradtap": sorted(top, key=lambda e: e.name.lower())}
-    found["What calls return"] = [Entry(name, _load(name)) for name in RETURNED]
+    found["What calls return"] = [Entry(n, getattr(importlib.import_module(m), n)) for n, m in RETURNED.items()]
     for name, module in sorted(named.items()):
         if inspect.ismodule(module):
             found[f"gradtap.{name}"] = list(_module_entries(module))
@@ -69,11 +69,6 @@ def _module_entries(module: ModuleType) -> Iterator[Entry]:
     for name, value in vars(module).items():
         if _is_error(value) and value.__module__ == module.__name__:
             yield Entry(f"{module.__name__}.{name}", value)
-
-
-def _load(dotted: str) -> Any:
-    module, _, name = dotted.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def _is_error(value: Any) -> bool:

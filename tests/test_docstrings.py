@@ -41,7 +41,7 @@ MEMBERS = {f"{name}.{n}": m for name, value in CLASSES.items() for n, m in refer
 
 
 def test_the_names_are_the_public_ones():
-    assert {"gradtap.gradients", "gradtap.Tap", "gradtap.targets.loss", "gradtap.results.Gradients"} <= set(PUBLIC)
+    assert {"gradtap.gradients", "gradtap.Tap", "gradtap.targets.loss", "Gradients"} <= set(PUBLIC)
     assert "gradtap.errors.UnconnectedTapError" in ERRORS
 
 

@@ -21,7 +21,7 @@ from keras import layers
 import gradtap as gt
 from reference import layers as ref
 from reference.differences import assert_same_numbers, central_differences
-from reference.models import draws, float64_policy
+from reference.models import draws, float64_policy, policy
 
 Tapped = tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]
 
@@ -166,7 +166,7 @@ def frozen_weights():
 
 @case
 def functional_with_a_skip():
-    """What bypasses the tap stays as it is."""
+    """What bypasses the tap stays as it is; the input of a layer is what that layer alone is given."""
     a, b, c = (layers.Dense(4, activation="tanh", name=n) for n in "abc")
     x = keras.Input((4,), name="x")
     first = a(x)
@@ -183,7 +183,7 @@ def functional_with_a_skip():
         lambda: {
             "a": (h, lambda t: end(np.tanh(ref.dense(t, b)) + t)),
             "b": (inner, lambda t: end(t + h)),
-            "b:input": (h, lambda t: end(np.tanh(ref.dense(t, b)) + t)),
+            "b:input": (h, lambda t: end(np.tanh(ref.dense(t, b)) + h)),
             "sum": (inner + h, end),
         },
     )
@@ -232,6 +232,30 @@ def an_output_that_is_used_inside_as_well():
 
 
 @case
+def preactivation_that_a_skip_uses_as_well():
+    a, b = layers.Dense(4, name="a"), layers.Dense(2, name="b")
+    relu = layers.ReLU(name="relu")
+    x = keras.Input((3,))
+    before = a(x)
+    model = keras.Model(x, b(layers.Multiply(name="product")([relu(before), before])))
+    rows = draws(3, 3)
+    h = ref.dense(rows, a)
+    end = chain(dense(b), pick(1))
+    return Case(
+        model,
+        rows,
+        lambda: {
+            "a": (h, lambda t: end(ref.relu(t) * t)),
+            "relu:preactivation": (h, lambda t: end(ref.relu(t) * h)),
+            "relu:input": (h, lambda t: end(ref.relu(t) * h)),
+            "relu": (ref.relu(h), lambda t: end(t * h)),
+            "product:input.0": (ref.relu(h), lambda t: end(t * h)),
+            "product:input.1": (h, lambda t: end(ref.relu(h) * t)),
+        },
+    )
+
+
+@case
 def keras_ops_nodes():
     a, b = layers.Dense(4, name="a"), layers.Dense(3, name="b")
     x = keras.Input((5,))
@@ -249,7 +273,7 @@ def keras_ops_nodes():
             ops[0]: (h, lambda t: end(t * t + t)),
             ops[1]: (h * h, lambda t: end(t + h)),
             ops[2]: (h * h + h, end),
-            f"{ops[2]}:input.1": (h, lambda t: end(t * t + t)),
+            f"{ops[2]}:input.1": (h, lambda t: end(h * h + t)),
         },
     )
 
@@ -1053,3 +1077,281 @@ def test_inside_a_tf_function_of_unknown_batch(name):
     assert_same_numbers(target, result.target, 1e-12)
     for value, whole in zip(values, result.values(), strict=True):
         assert_same_numbers(value, whole, 1e-12)
+
+
+# -- models that were never called -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if n.endswith("never_called")])
+def test_never_called_models_leave_keras_fit_for_the_next(name):
+    """Variables made while a graph of ours is traced would break whatever is built next."""
+    one = CASES[name]()
+    inputs = tf.nest.map_structure(lambda a: a.astype("float32") if a.dtype == "float64" else a, one.inputs)
+    g = gt.gradients(one.model, inputs, target=one.target, at=":output")
+    np.testing.assert_array_equal(g.outputs, one.model(inputs))
+    after = keras.Sequential([layers.Dense(3), layers.Dense(1)])
+    after.compile("sgd", "mse")
+    after.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    assert np.isfinite(after.predict(np.ones((4, 2)), verbose=0)).all()
+
+
+def test_first_call_inside_a_tf_function(float64):
+    """The model is built and traced outside of the function's graph, which keeps nothing of it."""
+    one = CASES["subclassed_never_called"]()
+    x = tf.constant(one.inputs)
+    values = tf.function(lambda x: list(gt.gradients(one.model, x, target=1, at=["stem", "blocks/1"]).values()))(x)
+    expected = one.taps()
+    for value, address in zip(values, ["stem", "blocks/1"], strict=True):
+        activations, score = expected[address]
+        assert_same_numbers(value, central_differences(score, activations))
+    assert_same_numbers(gt.gradients(one.model, x, target=1, at="stem").only, values[0], 1e-12)
+
+
+def test_a_sequential_without_an_input_is_bound_to_no_size(float64):
+    """It takes over the shape of the first batch; Keras runs it on others, and so do we."""
+    lstm, last = layers.LSTM(3, name="lstm"), layers.Dense(2, name="last")
+    model = keras.Sequential([lstm, last])
+    for batch, time in ((4, 5), (2, 5), (3, 7), (1, 4)):
+        x = draws(batch, time, 3)
+        g = gt.gradients(model, x, target=1, at=[":input", "lstm"])
+        assert_same_numbers(g.outputs, model(x), 1e-12)
+
+        def score(t):
+            return ref.dense(ref.lstm(t, lstm)[0][:, -1], last)[:, 1]
+
+        assert_same_numbers(g[":input"], central_differences(score, x))
+
+
+# -- backbones ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def backbone_model():
+    keras.utils.set_random_seed(0)
+    with float64_policy():
+        backbone = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
+        last = layers.Dense(5, activation="softmax", name="last")
+        return keras.Sequential([keras.Input((32, 32, 3)), backbone, layers.GlobalAveragePooling2D(name="mean"), last])
+
+
+@pytest.mark.parametrize("inner", ["block_6_expand_relu", "block_4_project_BN", "block_4_add", "out_relu"])
+def test_backbone_in_a_sequential_by_path_and_by_tail(backbone_model, inner):
+    """Against a tape over the same layers, called one by one; around `block_4_project_BN` leads a skip."""
+    backbone, mean, last = backbone_model.layers
+    images = np.random.default_rng(0).random((2, 32, 32, 3))
+    two = keras.Model(backbone.input, [backbone.get_layer(inner).output, backbone.output])
+    x = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        tapped, features = two(x, training=False)
+        score = last(mean(features))[:, 3]
+    expected = tape.gradient(score, tapped)
+    path = f"{backbone.name}/{inner}"
+    g = gt.gradients(backbone_model, images, target=3, at=[inner, path, backbone.get_layer(inner)])
+    assert set(g) == {inner, path}
+    for address in g:
+        assert_same_numbers(g[address], expected, 1e-11, floor=1e-12)
+        assert_same_numbers(g.activations[address], tapped, 1e-11, floor=1e-12)
+
+
+# -- types -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_mixed_precision(half):
+    """Score and first gradient in float32, the rest as the layers compute; equal to a tape that does the same."""
+    with policy(f"mixed_{half}"):
+        model = keras.Sequential([keras.Input((6,)), *two_dense()])
+    a, b = model.layers
+    x = draws(4, 6).astype("float32")
+    g = gt.gradients(model, x, target=1, at=[":input", "a", "a:preactivation", "b"])
+    inputs = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        before = tf.matmul(tf.cast(inputs, half), tf.cast(a.kernel, half)) + tf.cast(a.bias, half)
+        hidden = tf.tanh(before)
+        scores = tf.nn.softmax(tf.matmul(hidden, tf.cast(b.kernel, half)) + tf.cast(b.bias, half))
+        score = tf.cast(scores, "float32")[:, 1]
+    expected = tape.gradient(score, [inputs, before, hidden, scores])
+    assert [v.dtype.name for v in g.values()] == ["float32", half, half, half]
+    assert [v.dtype.name for v in g.activations.values()] == ["float32", half, half, half]
+    assert g.target.dtype == tf.float32
+    assert_same_numbers(g.target, score, 1e-6)
+    for value, slope in zip(g.values(), [expected[0], expected[1], expected[2], expected[3]], strict=True):
+        assert_same_numbers(tf.cast(value, "float32"), tf.cast(slope, "float32"), 1e-2)
+
+
+def test_a_loss_in_half_precision_is_formed_in_float32():
+    """The square of 300 is beyond float16."""
+    with policy("mixed_float16"):
+        model = keras.Sequential([keras.Input((2,)), layers.Dense(2, use_bias=False, name="a")])
+    model.set_weights([np.eye(2) * 300])
+    g = gt.gradients(model, np.ones((1, 2)), target=gt.targets.loss("mse", [[0.0, 100.0]]), at="a")
+    np.testing.assert_array_equal(g.target, [(300**2 + 200**2) / 2])
+    np.testing.assert_array_equal(g["a"], [[300, 200]])
+    assert g["a"].dtype == tf.float16
+
+
+def test_inputs_are_cast_as_the_model_casts_them():
+    """Integer images, float64 rows: the model's own type."""
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, name="a")])
+    rows = np.array([[0, 128, 255]], "uint8")
+    for given in (rows, rows.tolist(), rows.astype("float64"), tf.constant(rows), tf.constant(rows, "float64")):
+        g = gt.gradients(model, given, target=1, at=":input")
+        assert g.only.dtype == tf.float32
+        np.testing.assert_allclose(g.only, [model.layers[0].kernel[:, 1]])
+        np.testing.assert_array_equal(g.activations[":input"], rows.astype("float32"))
+
+
+# -- free sizes --------------------------------------------------------------------------------------------------------
+
+
+class Counted(layers.Layer):
+    """Sums over the inner axes, and counts how often its Python runs."""
+
+    runs = 0
+
+    def __init__(self, sizes=(), **kwargs):
+        super().__init__(**kwargs)
+        self.sizes = sizes
+        self.conv = layers.Conv2D(2, 3, padding="same", activation="tanh", name="conv")
+
+    def call(self, x):
+        Counted.runs += 1
+        for axis in self.sizes:
+            x = sum(tf.gather(x, [i], axis=axis) for i in range(x.shape[axis]))
+        return keras.ops.mean(self.conv(x), axis=(1, 2))
+
+
+def counted_score(layer, k, repeats=1):
+    def score(t):
+        for axis in layer.sizes:
+            t = t.sum(axis, keepdims=True)
+        return np.repeat(np.tanh(ref.convolution(t, layer.conv)).mean((1, 2))[:, k], repeats)
+
+    return score
+
+
+SIZES = [(2, 4, 5), (3, 4, 5), (2, 6, 5), (1, 6, 3), (2, 5, 7), (2, 4, 5)]
+
+
+def runs_for(model, layer, sizes):
+    """How often the Python of a layer ran after each of some inputs; their gradients are compared."""
+    Counted.runs = 0
+    counts = []
+    for size in sizes:
+        x = draws(*size, 2)
+        g = gt.gradients(model, x, target=1, at=[":input", "conv"])
+        counts.append(Counted.runs)
+        assert_same_numbers(g[":input"], central_differences(counted_score(layer, 1), x))
+    return counts
+
+
+def test_declared_free_sizes_are_traced_once(float64):
+    layer = Counted()
+    x = keras.Input((None, None, 2))
+    model = keras.Model(x, layer(x))
+    assert runs_for(model, layer, SIZES) == [1] * len(SIZES)
+
+
+def test_sizes_that_differ_are_set_free_in_the_second_trace(float64):
+    """Nothing is declared, so the sizes are static until another one is seen; the batch is free from the start."""
+    layer = Counted()
+    layer(draws(1, 4, 4, 2))
+    # The third size frees the height, the fourth the width as well.
+    assert runs_for(layer, layer, SIZES) == [1, 1, 2, 3, 3, 3]
+
+
+def test_python_that_needs_the_sizes_gets_them(float64):
+    layer = Counted(sizes=(1, 2))
+    layer(draws(1, 4, 4, 2))
+    runs_for(layer, layer, SIZES[:4])
+
+
+def test_python_that_needs_the_number_of_examples_gets_it(float64):
+    """A trace for two examples must not answer for three."""
+
+    def model(x):
+        return tf.stack([tf.reduce_sum(x[i] ** (i + 1.0)) for i in range(x.shape[0])])
+
+    for batch in (2, 3, 2, 1):
+        x = 1 + draws(batch, 3) ** 2
+        powers = np.arange(1.0, batch + 1)[:, None]
+        assert_same_numbers(gt.gradients(model, x, at=":input").only, powers * x ** (powers - 1), 1e-12)
+
+
+def test_stateful_rnn_starts_from_its_state_and_keeps_it(float64):
+    lstm, last = layers.LSTM(3, stateful=True, name="lstm"), layers.Dense(2, name="last")
+    model = keras.Sequential([keras.Input(batch_shape=(2, 4, 3)), lstm, last])
+    x = draws(2, 4, 3)
+    for _ in range(2):
+        state = tuple(np.array(s) for s in lstm.states)
+
+        def score(t, state=state):
+            return ref.dense(ref.lstm(t, lstm, state=state)[0][:, -1], last)[:, 1]
+
+        g = gt.gradients(model, x, target=1, at=":input")
+        assert_same_numbers(g.only, central_differences(score, x))
+        for before, after in zip(state, lstm.states, strict=True):
+            np.testing.assert_array_equal(before, after)
+        model(x)
+        assert not np.array_equal(state[0], lstm.states[0])
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def test_with_batch_statistics_a_row_is_the_sum_over_all_targets(float64):
+    """Under ``training=True`` the examples depend on each other through the moments of the batch."""
+    norm, last = layers.BatchNormalization(name="norm"), layers.Dense(2, activation="tanh", name="last")
+    model = keras.Sequential([keras.Input((3,)), norm, last])
+    norm.set_weights([1 + draws(3, seed=i) ** 2 for i in range(4)])
+    x = draws(4, 3)
+    w = ref.weights(norm)
+
+    def sum_of_targets(t):
+        t = t.reshape(4, 3)
+        h = (t - t.mean(0)) / np.sqrt(t.var(0) + norm.epsilon) * w["gamma"] + w["beta"]
+        return np.tanh(ref.dense(h, last))[:, 1].sum(keepdims=True)
+
+    g = gt.gradients(model, x, target=1, at=":input", training=True)
+    assert_same_numbers(g.only, central_differences(sum_of_targets, x.reshape(1, 12)).reshape(4, 3))
+    for name, value in ref.weights(norm).items():
+        np.testing.assert_array_equal(value, w[name])
+
+
+def test_functions_are_told_whether_they_train(float64):
+    def model(x, training=False):
+        return tf.reduce_sum(x, -1) * (3.0 if training else 1.0)
+
+    x = draws(2, 3)
+    np.testing.assert_array_equal(gt.gradients(model, x, at=":input").only, np.ones((2, 3)))
+    np.testing.assert_array_equal(gt.gradients(model, x, at=":input", training=True).only, np.full((2, 3), 3.0))
+
+
+# -- ops ---------------------------------------------------------------------------------------------------------------
+
+
+def test_any_op_is_tapped_by_its_name(float64):
+    """Inside of a layer that has no name for it: the square in the middle."""
+
+    def model(x):
+        return tf.reduce_sum(tf.exp(tf.square(x, name="middle"), name="end"), -1)
+
+    x = draws(3, 4) / 2
+    g = gt.gradients(model, x, at=[gt.Tap.op("end:0"), gt.Tap.op("middle"), ":input"])
+    assert list(g) == [":input", "middle:0", "end:0"]
+    squares = x**2
+    assert_same_numbers(g["middle:0"], np.exp(squares), 1e-12)
+    assert_same_numbers(g[gt.Tap.op("middle")], np.exp(squares), 1e-12)
+    assert_same_numbers(g["end:0"], np.ones((3, 4)), 1e-12)
+    assert_same_numbers(g[":input"], 2 * x * np.exp(squares), 1e-12)
+    assert_same_numbers(g.activations["middle:0"], squares, 1e-12)
+
+
+def test_ops_of_a_layer_bear_its_name(float64):
+    hidden, last = layers.Dense(4, activation="tanh", name="hidden"), layers.Dense(2, name="last")
+    model = keras.Sequential([keras.Input((3,)), hidden, last], name="net")
+    x = draws(2, 3)
+    g = gt.gradients(model, x, target=1, at=gt.Tap.op("net_1/hidden_1/Tanh"))
+    assert_same_numbers(g.only, np.tile(last.kernel.numpy()[:, 1], (2, 1)), 1e-12)

@@ -7,10 +7,15 @@ under ``docs/errors``; the last line of a message names it.
 from __future__ import annotations
 
 import re
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 Facts = Iterable[tuple[str, str]]
+
+#: Keras colours its messages, which are quoted in ours.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class _Documented:
@@ -41,7 +46,7 @@ class GradtapError(_Documented, Exception):
 
     def __init__(self, headline: str, facts: Facts = (), do: str | Sequence[str] = ()) -> None:
         self.headline = headline
-        self.facts = [(str(label), str(text)) for label, text in facts]
+        self.facts = [(str(label), _COLOUR.sub("", str(text))) for label, text in facts]
         self.do = [do] if isinstance(do, str) else list(do)
         # OSError would take more arguments for an error number and a file name.
         super().__init__(headline)
@@ -262,7 +267,7 @@ class BatchCouplingWarning(GradtapWarning):
     """The examples of a batch depend on each other, so the result depends on how the batch is split."""
 
 
-# -- raising -----------------------------------------------------------------------------------------------------------
+# -- raising and warning -----------------------------------------------------------------------------------------------
 
 
 def raise_all(errors: Sequence[GradtapError]) -> None:
@@ -319,6 +324,14 @@ def received(value: object) -> str:
 def _dtype_name(value: object) -> str:
     dtype = getattr(value, "dtype", "")
     return str(getattr(dtype, "name", dtype))
+
+
+def warn(warning: GradtapWarning) -> None:
+    """Warn at the line of the caller's own code that led here, whatever lies between."""
+    frame, depth = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "gradtap":
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(warning, stacklevel=depth - 1)
 
 
 def nearest(name: str, names: Iterable[str], limit: int = 3) -> str:

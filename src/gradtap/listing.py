@@ -1,118 +1,24 @@
-"""Every place of a model that can be tapped, as a list and as a tree."""
+"""Every place of a model that can be tapped."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from html import escape
-from typing import Any, overload
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import tensorflow as tf
 
 from gradtap import errors
 from gradtap.graph import keras_internals as internals
-from gradtap.graph import surgery
+from gradtap.graph import op_names, sides, surgery
 from gradtap.graph.capture import LayerCall
 from gradtap.graph.inputs import Feeds, read_inputs
 from gradtap.graph.keeping import Trace
 from gradtap.graph.model_files import as_trace
-from gradtap.graph.tracing import ForwardGraph
+from gradtap.graph.tracing import ForwardGraph, TracedLayer
 from gradtap.tap import Tap
+from gradtap.taplist import TapEntry, TapList
 from gradtap.targets import as_target
 from gradtap.types import Model, Structure, Tensor
-
-
-@dataclass(frozen=True)
-class TapEntry:
-    """One place that can be tapped.
-
-    Args:
-      tap: The tap, for ``at=``.
-      address: The same as text.
-      layer: Name of the layer's class; ``"model"`` for the model itself.
-      shape: Of the tensor, None in free axes; None where the layer did not run.
-      dtype: Name of its type; empty where the layer did not run.
-      calls: How often the layer runs in a forward pass.
-      parameters: Number of weights of the layer and all below it.
-      reached: Whether the target, or some output where none was given, has a gradient here.
-    """
-
-    tap: Tap
-    address: str
-    layer: str
-    shape: tuple[int | None, ...] | None
-    dtype: str
-    calls: int
-    parameters: int
-    reached: bool
-
-
-class TapList(Sequence[TapEntry]):
-    """The entries of `gradtap.taps`: a list that prints as a tree, and as HTML in a notebook.
-
-    Args:
-      model: Name of the model's class.
-      entries: In the order of the model.
-    """
-
-    def __init__(self, model: str, entries: Sequence[TapEntry]) -> None:
-        self.model = model
-        self._entries = list(entries)
-
-    @overload
-    def __getitem__(self, index: int) -> TapEntry: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[TapEntry]: ...
-    def __getitem__(self, index: int | slice) -> TapEntry | Sequence[TapEntry]:
-        return self._entries[index]
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __iter__(self) -> Iterator[TapEntry]:
-        return iter(self._entries)
-
-    def __contains__(self, entry: object) -> bool:
-        return entry in self._entries or any(entry in (e.address, e.tap) for e in self._entries)
-
-    def __rich__(self) -> Any:
-        """The tree, for `rich.print`."""
-        from rich.text import Text
-        from rich.tree import Tree
-
-        root = Tree(Text(self.model, style="bold"))
-        branches: dict[str, Any] = {"": root}
-        for entry in self._entries:
-            path = entry.tap.path
-            if not path:
-                root.add(_rich_row(entry.address, entry))
-                continue
-            parent = next((p for p in _parents(path) if p in branches), "")
-            name = path[len(parent) :].lstrip("/") + entry.address[len(path) :]
-            branch = branches[parent].add(_rich_row(name, entry))
-            branches.setdefault(path, branch)
-        return root
-
-    def __str__(self) -> str:
-        from io import StringIO
-
-        from rich.console import Console
-
-        page = StringIO()
-        Console(file=page, width=120, color_system=None).print(self)
-        return page.getvalue().rstrip()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("address", "layer", "shape", "dtype", "calls", "parameters", ""))
-        rows = "".join(
-            f"<tr><td><code>{'&emsp;' * e.tap.path.count('/')}{escape(e.address)}</code></td><td>{escape(e.layer)}</td>"
-            f"<td>{_shape_text(e.shape)}</td><td>{e.dtype}</td><td>{e.calls}</td><td>{e.parameters:,}</td>"
-            f"<td>{_remark(e)}</td></tr>"
-            for e in self._entries
-        )
-        return f"<table><caption>{escape(self.model)}</caption><tr>{head}</tr>{rows}</table>"
 
 
 def taps(model: Model, inputs: Structure = None, *, target: Any = None, training: bool = False) -> TapList:
@@ -139,30 +45,33 @@ def taps(model: Model, inputs: Structure = None, *, target: Any = None, training
     trace = as_trace(model)
     graph = _graph(trace, inputs, training)
     found = list(_places(graph))
-    reached = _reached(graph, [tensor for _, tensor, *_ in found], target)
+    variables = {id(s.values): s.perturbation for calls in graph.calls.values() for c in calls for s in c.states}
+    reached = _reached(graph, {id(t): variables.get(id(t), t) for _, t, *_ in found if t is not None}, target)
     entries = []
     for tap, tensor, kind, calls, parameters in found:
         shape = None if tensor is None else tuple(tensor.shape) if tensor.shape.rank is not None else ()
         dtype = "" if tensor is None else tensor.dtype.name
         hit = tensor is not None and id(tensor) in reached
-        entries.append(TapEntry(tap, str(tap), kind, shape, dtype, calls, parameters, hit))
+        looped = tap.path in graph.elsewhere
+        entries.append(TapEntry(tap, str(tap), kind, shape, dtype, calls, parameters, hit, looped))
     return TapList(type(trace.model).__name__, entries)
 
 
 def _graph(trace: Trace, inputs: Structure, training: bool) -> ForwardGraph:
-    if inputs is not None:
-        given = read_inputs(inputs, trace.source.declared_inputs(), trace.source.float_dtype())
-        return trace.graphs.forward_graph(trace.source, given, training)
-    feeds = _example_feeds(trace)
-    if feeds is not None:
-        return trace.graphs.forward_graph(trace.source, feeds, training)
-    graph = trace.graphs.any_graph()
-    if graph is None:
-        raise errors.InputStructureError(
-            f"{type(trace.model).__name__} does not say what inputs it takes.",
-            [],
-            "gt.taps(model, inputs) with a batch of data",
-        )
+    declared = trace.source.declared_inputs()
+    feeds = _example_feeds(trace) if inputs is None else read_inputs(inputs, declared, trace.source.float_dtype())
+    if feeds is None:
+        graph = trace.graphs.any_graph()
+        if graph is None:
+            raise errors.InputStructureError(
+                f"{type(trace.model).__name__} does not say what inputs it takes.",
+                [],
+                "gt.taps(model, inputs) with a batch of data",
+            )
+        return graph
+    graph = trace.graphs.forward_graph(trace.source, feeds, training)
+    if any(layer.is_recurrent and layer.path in graph.calls for layer in graph.layers):
+        return trace.graphs.forward_graph(trace.source, feeds, training, states=True)
     return graph
 
 
@@ -190,6 +99,9 @@ def _places(graph: ForwardGraph) -> Iterator[tuple[Tap, Tensor | None, str, int,
         for name, tensor in zip(names, tensors, strict=True):
             tap = Tap("", side=side)
             yield tap if len(tensors) == 1 else tap.picked(name), tensor, "model", 1, total
+    if not any(layer.path for layer in graph.layers):
+        for tensor in op_names.float_tensors(graph):
+            yield Tap.op(tensor.name), tensor, tensor.op.type, 1, 0
     for layer in graph.layers:
         if not layer.path or layer.kind == "InputLayer":
             continue
@@ -201,21 +113,36 @@ def _places(graph: ForwardGraph) -> Iterator[tuple[Tap, Tensor | None, str, int,
             for k, tensor in enumerate(call.outputs):
                 several = len(call.outputs) > 1
                 yield tap.picked(k) if several else tap, tensor, layer.kind, len(calls), layer.parameters
-            if call.preactivation is not None and not _is_linear(call):
-                inner = Tap(tap.path, tap.call, "preactivation")
-                yield inner, call.preactivation, layer.kind, len(calls), layer.parameters
+            for inner, tensor in _inner_places(graph, layer, call, tap):
+                yield inner, tensor, layer.kind, len(calls), layer.parameters
+
+
+def _inner_places(graph: ForwardGraph, layer: TracedLayer, call: LayerCall, tap: Tap) -> Iterator[tuple[Tap, Tensor]]:
+    """What a layer holds beside its output; its input is another's output."""
+    for face in sides.available(graph, layer, call):
+        if face in ("output", "input") or (
+            face == "preactivation" and (call.preactivation is None or _is_linear(call))
+        ):
+            continue
+        found = sides.tensors_of(graph, layer, call, face)
+        one = Tap(tap.path, tap.call, face)
+        for k, tensor in enumerate(found):
+            yield one.picked(k) if len(found) > 1 else one, tensor
 
 
 def _is_linear(call: LayerCall) -> bool:
-    """Whether the activation hands its input on, so that the pre-activation is the output."""
-    return any(output.op.inputs and output.op.inputs[0] is call.preactivation for output in call.outputs)
+    """Whether the activation is the whole layer, or hands its input on: its pre-activation has another address."""
+    return call.preactivation is None or any(
+        output.op.inputs and output.op.inputs[0] is call.preactivation for output in call.outputs
+    )
 
 
-def _reached(graph: ForwardGraph, tensors: Sequence[Tensor | None], target: Any) -> set[int]:
-    floats = [t for t in tensors if t is not None and surgery.is_float(t)]
+def _reached(graph: ForwardGraph, variables: Mapping[int, Tensor], target: Any) -> set[int]:
+    """Which tensors a target has a gradient at; each stands under the identity of the tensor that is listed."""
+    floats = {key: t for key, t in variables.items() if surgery.is_float(t)}
     with graph.lock:
         if target is None:
-            score: Any = [o for o in graph.outputs if surgery.is_float(o)]
+            score: Any = [output for output in graph.outputs if surgery.is_float(output)]
         else:
             wanted = as_target(target)
             wanted.key(graph)
@@ -223,35 +150,5 @@ def _reached(graph: ForwardGraph, tensors: Sequence[Tensor | None], target: Any)
                 score = wanted.build(graph).value
         if not floats or (isinstance(score, list) and not score):
             return set()
-        slopes = surgery.differentiate(score, floats)
-    return {id(t) for t, slope in zip(floats, slopes, strict=True) if slope is not None}
-
-
-def _parents(path: str) -> list[str]:
-    names = path.split("/")
-    return ["/".join(names[:i]) for i in range(len(names) - 1, 0, -1)]
-
-
-def _rich_row(name: str, entry: TapEntry) -> Any:
-    from rich.text import Text
-
-    row = Text(name, style="bold cyan" if entry.reached else "dim")
-    row.append(f"  {entry.layer}", style="green")
-    if entry.shape is not None:
-        row.append(f"  {_shape_text(entry.shape)} {entry.dtype}", style="default")
-    if entry.parameters:
-        row.append(f"  {entry.parameters:,} parameters", style="dim")
-    remark = _remark(entry)
-    if remark:
-        row.append(f"  {remark}", style="yellow")
-    return row
-
-
-def _remark(entry: TapEntry) -> str:
-    if entry.shape is None:
-        return "does not run"
-    return "" if entry.reached else "no gradient"
-
-
-def _shape_text(shape: tuple[int | None, ...] | None) -> str:
-    return "" if shape is None else "(" + ", ".join("·" if n is None else str(n) for n in shape) + ")"
+        slopes = surgery.differentiate(score, list(floats.values()))
+    return {key for key, slope in zip(floats, slopes, strict=True) if slope is not None}

@@ -36,7 +36,9 @@ class TapValues(Mapping[str, Tensor]):
         if len(found) == 1 and self._places[found[0]].group != key:
             return self._values[found[0]]
         if found:
-            return {self._places[name].tap.pick or name: self._values[name] for name in found}
+            picks = [self._places[name].tap.pick or name for name in found]
+            labels = picks if len(set(picks)) == len(picks) else found
+            return {label: self._values[name] for label, name in zip(labels, found, strict=True)}
         raise errors.MissingResultError(
             f"the result holds nothing under {key!r}."[:300],
             [("it holds", ", ".join(f"`{name}`" for name in list(self._values)[:12]))],
@@ -48,8 +50,11 @@ class TapValues(Mapping[str, Tensor]):
             in_group = [name for name, place in self._places.items() if place.group == key]
             return in_group or [n for n, place in self._places.items() if str(place.tap) == _canonical(key)]
         if isinstance(key, Tap):
-            return [name for name, place in self._places.items() if place.tap == key or name == str(key)]
-        return [n for n, place in self._places.items() if place.layer is not None and place.layer.is_layer(key)]
+            written = str(key)
+            return [n for n, place in self._places.items() if place.tap == key or written in (n, place.group)]
+        of_layer = [n for n, place in self._places.items() if place.layer is not None and place.layer.is_layer(key)]
+        # A layer stands for its output; where that was not asked, for whatever of it was.
+        return [n for n in of_layer if self._places[n].tap.face == "output"] or of_layer
 
     def __contains__(self, key: object) -> bool:
         return key in self._values if isinstance(key, str) and key in self._values else bool(self._find(key))

@@ -63,7 +63,8 @@ def hvp(
       The Hessian of a sum of squares is twice the identity.
 
       >>> import gradtap as gt, numpy as np, tensorflow as tf
-      >>> def model(x): return tf.reduce_sum(x**2, axis=1)
+      >>> def model(x):
+      ...     return tf.reduce_sum(x**2, axis=1)
       >>> gt.hvp(model, np.ones((1, 3)), np.array([[1.0, 2.0, 3.0]]), at=":input").only.numpy()
       array([[2., 4., 6.]])
 

@@ -57,12 +57,22 @@ class Tap:
 
         Raises:
           AddressSyntaxError: The text is not of that form, or names a side that does not exist.
+
+        Example:
+          >>> Tap.parse("stem[0]").call
+          0
         """
         return _parse(address)
 
     @classmethod
     def op(cls, name: str) -> Tap:
-        """Tap a tensor of the traced graph by its name; ``:0`` may be left out.
+        """Tap a tensor of the traced graph by its name.
+
+        Args:
+          name: The op's name with the number of its output; ``:0`` may be left out.
+
+        Returns:
+          The tap.
 
         Example:
           >>> str(Tap.op("functional_1/c1/Relu:0"))

@@ -17,7 +17,7 @@ Structure: TypeAlias = Any
 #: A `tf.Operation` of a traced graph.
 Operation: TypeAlias = Any
 
-#: What a user may hand over as a model: see design section 2 in docs/how-it-works.md.
+#: What a user may hand over as a model: see "What a model may be" in docs/how-it-works.md.
 Model: TypeAlias = Any
 
 #: A Keras layer or operation.

@@ -103,7 +103,9 @@ class Recorder:
     def _wrap_layer(self, layer: Layer, path: str, undo: list[tuple[dict[str, Any], str, Any]]) -> None:
         attributes = _attributes(layer)
         name = internals.call_attribute(layer)
-        original = getattr(layer, name)
+        method = getattr(type(layer), name, None)
+        is_function = hasattr(method, "python_function") and name not in attributes
+        original = surgery.opened(method, layer) if is_function else getattr(layer, name)
         undo.append((attributes, name, attributes.get(name, _ABSENT)))
         attributes[name] = self._recorded_call(layer, path, original)
         activation = attributes.get("activation")
@@ -135,7 +137,8 @@ class Recorder:
             if not self._is_ours():
                 return original(*args, **kwargs)
             if surgery.current_graph() is not self._graph:
-                self.elsewhere.add(path)
+                if surgery.is_inside(surgery.current_graph(), self._graph):
+                    self.elsewhere.add(path)
                 return original(*args, **kwargs)
             record = LayerCall(_tensors([args, kwargs], self._graph), first_op=surgery.op_count(self._graph))
             self._calls_under_way.append(record)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,9 @@ from gradtap import errors
 from gradtap.types import Tensor
 
 PREDICTED = "predicted"
+
+#: Indices are fed as int32; no axis is longer.
+_LONGEST = 2**31
 
 
 class ClassIndex:
@@ -25,22 +31,21 @@ class ClassIndex:
 
     def __init__(self, k: Any) -> None:
         self.asked = k
-        self.per_example = not isinstance(k, tuple) and np.ndim(k) > 0
-        rows = list(k) if self.per_example else [k]
-        if not rows:
-            raise errors.TargetCountError("the list of targets is empty.", [], "give one class for each example")
-        cells = [[_integer(i, k) for i in (row if isinstance(row, tuple) else (row,))] for row in rows]
-        if len({len(row) for row in cells}) != 1:
+        self.per_example = _is_list(k)
+        rows = [k] if not self.per_example else k.tolist() if isinstance(k, np.ndarray) else list(k)
+        self.is_tuple = any(isinstance(row, tuple) for row in rows)
+        self._cells = [[_integer(i, k) for i in (row if isinstance(row, tuple) else (row,))] for row in rows]
+        #: How many axes of the output an index names.
+        self.depth = len(self._cells[0]) if self._cells else 1
+        if any(len(row) != self.depth for row in self._cells):
             raise errors.TargetTypeError(
-                "the tuples of the target differ in length.", [("received", repr(k)[:120])], "give all of one form"
+                "the tuples of the target differ in length.", [("received", errors.received(k))], "give all of one form"
             )
-        self.rows = np.asarray(cells, np.int32)
-        self.is_tuple = isinstance(rows[0], tuple)
 
-    @property
-    def depth(self) -> int:
-        """How many axes of the output an index names."""
-        return int(self.rows.shape[1])
+    @cached_property
+    def rows(self) -> np.ndarray[Any, Any]:
+        """The indices, one row for each example or one for all; after `check`."""
+        return np.asarray(self._cells, np.int32).reshape(-1, self.depth)
 
     def check(self, output: Tensor, name: str) -> None:
         """Raise unless every index lies in an output ``(batch, ...)``.
@@ -51,15 +56,18 @@ class ClassIndex:
         """
         sizes = output.shape.as_list()[1:]
         if self.depth != len(sizes) or (self.is_tuple and len(sizes) == 1):
-            raise self._wrong_depth(name, ("batch", *sizes))
-        for axis, size in enumerate(sizes):
-            outside = [int(i) for i in self.rows[:, axis] if size is not None and not -size <= i < size]
+            raise self._wrong_depth(output, name)
+        for axis, (size, column) in enumerate(zip(sizes, zip(*self._cells, strict=True), strict=False)):
+            longest = _LONGEST if size is None else size
+            outside = [i for i in column if not -longest <= i < longest]
             if outside:
-                which = "class" if axis == len(sizes) - 1 else f"position {axis} ="
+                one, many = ("class", "classes") if axis == len(sizes) - 1 else ("position", "positions")
+                where = "" if len(sizes) == 1 else f" on axis {axis + 1}"
                 raise errors.ClassRangeError(
-                    f"{which} {outside[0]} is out of range: output `{name}` has {size} there, 0 to {size - 1}.",
-                    [("output", f"`{name}` ({', '.join(map(str, ('batch', *sizes)))})")],
-                    f"give a number from 0 to {size - 1}",
+                    f"{one} {outside[0]} is out of range: {output_text(output, name)} has the {many} 0 to "
+                    f"{longest - 1}{where}.",
+                    [("asked", errors.received(self.asked))],
+                    f"give a number from 0 to {longest - 1}; -1 is the last",
                 )
 
     def fed_rows(self, batch: int | None) -> np.ndarray[Any, Any]:
@@ -68,41 +76,73 @@ class ClassIndex:
         Raises:
           TargetCountError: There are as many targets as there are not examples.
         """
-        if self.per_example and batch is not None and len(self.rows) != batch:
+        count = len(self.rows)
+        if self.per_example and batch is not None and count != batch:
+            each, alone = ("a tuple", "a tuple") if self.is_tuple else ("one class", "an int")
             raise errors.TargetCountError(
-                f"{len(self.rows)} targets for {batch} example{'s' if batch != 1 else ''}.",
-                [("received", repr(self.asked)[:120])],
-                ["give one class for each example", "one int for all of them"],
+                f"{count} target{'s' * (count != 1)} for {batch} example{'s' * (batch != 1)}.",
+                [("received", errors.received(self.asked))],
+                [f"give {each} for each example", f"{alone} without the list holds for all of them"],
             )
         return self.rows
 
-    def _wrong_depth(self, name: str, shape: Sequence[Any]) -> errors.GradtapError:
-        text = f"output `{name}` is ({', '.join(map(str, shape))})"
-        if len(shape) == 1:
+    def _wrong_depth(self, output: Tensor, name: str) -> errors.GradtapError:
+        text = output_text(output, name)
+        rank, asked = output.shape.rank, errors.received(self.asked)
+        if rank == 1:
             return errors.TargetTypeError(
-                f"{text}, one number per example: it has no class {self.asked!r}.", [], "leave out the target"
+                f"{text} is one number per example: it has no class {asked}.", [], "leave out the target"
             )
-        if len(shape) == 2 and self.is_tuple:
-            row = self.asked if isinstance(self.asked, tuple) else self.asked[0]
+        if rank == 2 and self.is_tuple:
+            return self._ambiguous_tuple(text)
+        form = ", ".join([f"position_{i}" for i in range(1, rank - 1)] + ["k"])
+        do = [f"give a tuple ({form})", "a list of such tuples", "a mask", "a callable: outputs -> (batch,)"]
+        if rank == 2:
+            do = ["give an int, or a list of ints"]
+        return errors.TargetTypeError(f"{asked} does not pick one number per example of {text}.", [], do)
+
+    def _ambiguous_tuple(self, text: str) -> errors.TargetTypeError:
+        asked = errors.received(self.asked)
+        if self.per_example or not self._cells[0]:
             return errors.TargetTypeError(
-                f"{text}: the tuple {row} could mean one class for each example, or a position and a class.",
+                f"{asked} does not pick one number per example of {text}: tuples are for outputs of higher rank.",
                 [],
-                [f"target={list(row)} for one class for each example", f"target={row[-1]} for one class for all"],
+                "give a list of ints, one class for each example",
             )
-        form = ", ".join([f"position_{i}" for i in range(1, len(shape) - 1)] + ["k"])
+        first, last = list(self.asked), self.asked[-1]
         return errors.TargetTypeError(
-            f"{text}: {self.asked!r} does not pick one number per example.",
-            [],
-            [f"give a tuple ({form})", "a list of such tuples", "a mask", "a callable: outputs -> (batch,)"],
+            f"the tuple {asked} has two readings for {text}.",
+            [("either", "one class for each example"), ("or", "a position and a class, as for outputs of higher rank")],
+            [f"target={first} for one class for each example", f"target={last} for class {last} of every example"],
         )
+
+
+def output_text(output: Tensor, name: str) -> str:
+    """An output as messages name it: ``output `logits` (batch, 10)``."""
+    sizes = output.shape.as_list() if output.shape.rank is not None else ["unknown shape"]
+    entries = ["batch" if i == 0 and s is None else str(s) for i, s in enumerate(sizes)]
+    named = "the output" if name == "output" else f"output `{name}`"
+    return f"{named} ({', '.join(entries)}{',' * (len(entries) == 1 and output.shape.rank is not None)})"
+
+
+def _is_list(k: Any) -> bool:
+    """Whether something holds one index for each example."""
+    if isinstance(k, np.ndarray):
+        return k.ndim > 0
+    return isinstance(k, Sequence) and not isinstance(k, (tuple, str, bytes, bytearray, memoryview))
 
 
 def _integer(value: Any, k: Any) -> int:
-    array = np.asarray(value)
-    if array.ndim or array.dtype.kind not in "iu":
-        raise errors.TargetTypeError(
-            f"{k!r} is not a class or a list of classes."[:200],
-            [],
-            ["give an int, a list of ints, or a tuple of ints", '"predicted"', "a callable: outputs -> (batch,)"],
-        )
-    return int(array)
+    if not isinstance(value, (bool, np.bool_)):
+        with suppress(Exception):  # whatever an object of the user's does when it is asked
+            return operator.index(value)
+    do = ["give an int, a list of ints, or a tuple of ints", '"predicted"', "a callable: outputs -> (batch,)"]
+    if isinstance(value, (list, np.ndarray)):
+        do.insert(0, "one-hot rows: np.argmax(rows, axis=1); a mask: np.array(mask)")
+    elif isinstance(value, (bool, np.bool_)):
+        do.insert(0, "a mask: np.array(mask)")
+    raise errors.TargetTypeError(
+        f"{errors.received(k)} is not a class or a list of classes.",
+        [("received", f"{errors.kind_of(k)}" + (f" that holds {errors.kind_of(value)}" if value is not k else ""))],
+        do,
+    )

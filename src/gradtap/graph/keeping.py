@@ -44,17 +44,18 @@ class Graphs:
         Raises:
           ModelCallError: The model's own code raised.
         """
-        if self._fingerprint is None or not self._fingerprint.matches(source.model):
+        if self._fingerprint is None or not self._fingerprint.matches(source.kept_with):
             with TRACING:
                 self._by_key, self._shapes = {}, {}
-                self._fingerprint = Fingerprint(source.model)
+                self._fingerprint = Fingerprint(source.kept_with)
         kind = _kind(feeds, training, states)
         shapes = tuple(_static(t) for t in feeds.tensors)
         graph = self._by_key.get((kind, shapes))
         if graph is None:
             with TRACING:
                 graph = self._by_key.get((kind, shapes)) or self._trace(source, feeds, kind, shapes)
-                self._by_key[kind, shapes] = graph
+                # A graph for one number of examples must not answer for another.
+                self._by_key[kind, shapes if _batch_is_free(graph) else _full(feeds)] = graph
         return graph
 
     def __len__(self) -> int:
@@ -65,7 +66,7 @@ class Graphs:
         return next(reversed(self._by_key.values()), None)
 
     def _trace(self, source: Source, feeds: Feeds, kind: _Kind, shapes: tuple[_Shape, ...]) -> ForwardGraph:
-        full = tuple(tuple(t.shape) for t in feeds.tensors)
+        full = _full(feeds)
         for known, graph in list(self._by_key.items()):
             if known[0] == kind and _admits([tuple(f.shape) for f in graph.feeds], full):
                 return graph
@@ -78,7 +79,7 @@ class Graphs:
             seen.append(shapes)
         graph = _first_that_traces(source, feeds, kind, list(dict.fromkeys([*attempts, full])))
         # Building made variables, and the model may have set flags of its own: this is what was traced.
-        self._fingerprint = Fingerprint(source.model)
+        self._fingerprint = Fingerprint(source.kept_with)
         return graph
 
 
@@ -100,6 +101,14 @@ def _kind(feeds: Feeds, training: bool, states: bool) -> _Kind:
 
 def _static(tensor: Tensor) -> _Shape:
     return tuple(tensor.shape)[1:] if tensor.shape.rank else ()
+
+
+def _full(feeds: Feeds) -> tuple[_Shape, ...]:
+    return tuple(tuple(tensor.shape) for tensor in feeds.tensors)
+
+
+def _batch_is_free(graph: ForwardGraph) -> bool:
+    return all(feed.shape.rank == 0 or feed.shape[0] is None for feed in graph.feeds)
 
 
 def _free_axes(full: Sequence[_Shape], seen: Sequence[Sequence[_Shape]]) -> tuple[_Shape, ...]:
@@ -149,8 +158,8 @@ class _Kept:
     def __init__(self) -> None:
         self._entries: dict[Any, tuple[weakref.ref[Any], Graphs]] = {}
 
-    def get(self, model: Any) -> Graphs:
-        owner, key = _owner(model)
+    def get(self, model: Any, variant: str | None = None) -> Graphs:
+        owner, key = _owner(model, variant)
         entry = self._entries.get(key)
         if entry is not None and entry[0]() is owner:
             return entry[1]
@@ -160,8 +169,8 @@ class _Kept:
             self._entries[key] = (weakref.ref(owner, self._dropper(key)), graphs)
         return graphs
 
-    def drop(self, model: Any) -> None:
-        self._entries.pop(_owner(model)[1], None)
+    def drop(self, model: Any, variant: str | None = None) -> None:
+        self._entries.pop(_owner(model, variant)[1], None)
 
     def _dropper(self, key: Any) -> Callable[[Any], None]:
         def drop(reference: Any) -> None:
@@ -172,10 +181,12 @@ class _Kept:
         return drop
 
 
-def _owner(model: Any) -> tuple[Any, Any]:
+def _owner(model: Any, variant: str | None) -> tuple[Any, Any]:
     """What a model's graphs live with: a bound method is made anew at each access, so its object is meant."""
     owner, function = getattr(model, "__self__", None), getattr(model, "__func__", None)
-    return (model, id(model)) if owner is None or function is None else (owner, (id(owner), id(function)))
+    if owner is None or function is None:
+        return model, (id(model), variant)
+    return owner, (id(owner), id(function), variant)
 
 
 _KEPT = _Kept()
@@ -187,18 +198,20 @@ class Trace:
     Args:
       model: Any model that gradtap takes.
       jit_compile: Compile with XLA. Slower on a CPU; falls back with a warning where XLA refuses the ops.
+      signature: Which signature of a loaded SavedModel.
 
     A plain model is traced behind the scenes in the same way, and its graphs are kept weakly, with the model. A
     `Trace` that is held keeps its model, as any handle does.
     """
 
-    __slots__ = ("__weakref__", "_graphs", "jit_compile", "model", "source")
+    __slots__ = ("__weakref__", "_graphs", "_signature", "jit_compile", "model", "source")
 
-    def __init__(self, model: Model, *, jit_compile: bool = False) -> None:
-        self.source = Source(model)
-        self.model = model
+    def __init__(self, model: Model, *, jit_compile: bool = False, signature: str | None = None) -> None:
+        self.source = Source(model, signature)
+        self.model = self.source.model
         self.jit_compile = jit_compile
-        self._graphs = _KEPT.get(model)
+        self._graphs = _KEPT.get(self.source.kept_with, signature)
+        self._signature = signature
 
     @property
     def graphs(self) -> Graphs:
@@ -207,8 +220,8 @@ class Trace:
 
     def forget(self) -> None:
         """Drop every graph that was made; the next use traces the model anew."""
-        _KEPT.drop(self.model)
-        self._graphs = _KEPT.get(self.model)
+        _KEPT.drop(self.source.kept_with, self._signature)
+        self._graphs = _KEPT.get(self.source.kept_with, self._signature)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Structure:
         """Call the model itself."""

@@ -152,7 +152,9 @@ def build_by_shape(call: Any, tensors: Iterable[Any]) -> None:
 def input_layers(model: Layer) -> list[Layer]:
     """The placeholders of a functional model's inputs, in the order of its flattened inputs."""
     functional = getattr(model, "_functional", None) or model
-    tensors = getattr(functional, "_inputs", None) or getattr(functional, "_nested_inputs", None) or []
+    # A Keras 2 tensor has no truth value, so `or` is of no use here.
+    found = [getattr(functional, name, None) for name in ("_inputs", "_nested_inputs")]
+    tensors = next((tensors for tensors in found if tensors is not None), [])
     import tensorflow as tf
 
     histories = [getattr(t, "_keras_history", None) for t in tf.nest.flatten(tensors)]

@@ -44,7 +44,8 @@ def trace(model: Model, *, jit_compile: bool = False, signature: str | None = No
         return model
     if isinstance(model, (str, os.PathLike)):
         model = load_model(Path(model), signature=signature, safe_mode=safe_mode)
-    return Trace(model, jit_compile=jit_compile)
+        signature = None  # the model that was loaded is that signature
+    return Trace(model, jit_compile=jit_compile, signature=signature)
 
 
 def as_trace(model: Model) -> Trace:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradtap import errors
-from gradtap.graph import explain, sides
+from gradtap.graph import explain, op_names, sides
 from gradtap.graph import keras_internals as internals
 from gradtap.graph.capture import LayerCall
 from gradtap.graph.tracing import ForwardGraph, TracedLayer
@@ -63,7 +63,8 @@ def resolve(graph: ForwardGraph, at: Address | Sequence[Address]) -> list[Place]
     for one in asked:
         try:
             for place in finder.find(one):
-                places.setdefault(place.key, place)
+                if place.key not in places or not place.by_pattern:  # asked by name as well: it may not be skipped
+                    places[place.key] = place
         except errors.GradtapError as error:
             wrong.append(error)
     errors.raise_all(wrong)
@@ -98,6 +99,8 @@ class _Finder:
     def _by_tap(self, tap: Tap, written: str) -> list[Place]:
         if tap.side == "op":
             return [self._op(tap, written)]
+        if tap.path and not any(t.path for t in self.graph.layers):
+            return self._in_graph_without_layers(tap, written)
         if tap.is_pattern:
             layers = [t for t in self.graph.layers if t.path and _fits(tap.path, t)]
             return self._all_of(layers, tap, f"`{written}`")
@@ -114,7 +117,19 @@ class _Finder:
             key = str(one) if tap.call == "*" else written
             found = dict(enumerate(self._side(calls[index], one, layer, written)))
             places += [_of_call(place, calls[index]) for place in self._pick(found, one, key, layer)]
-        return places
+        return [replace(place, group=written) for place in places] if tap.call == "*" else places
+
+    def _in_graph_without_layers(self, tap: Tap, written: str) -> list[Place]:
+        found = op_names.tensors_named(self.graph, tap, written)
+        if tap.is_pattern:
+            if not found:
+                raise errors.NoMatchError(
+                    f"`{written}` matches no op of floats.", [], "gt.taps(model, inputs) lists them"
+                )
+            return [Place(t.name, Tap.op(t.name), t, by_pattern=True) for t in found]
+        if len(found) == 1:
+            return [Place(written, Tap.op(found[0].name), found[0])]
+        return [Place(t.name, Tap.op(t.name), t, group=written) for t in found]
 
     def _by_class(self, asked: type) -> list[Place]:
         layers = [layer for layer in self.graph.layers if asked in layer.classes]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import tensorflow as tf
+from ml_dtypes import finfo  # NumPy's own knows no bfloat16; Keras brings this one along
 
 from gradtap import errors
 from gradtap.graph import surgery
@@ -66,9 +67,9 @@ def saturation(value: Tensor, output: Tensor) -> Tensor | None:
     """
     if pre_squash(output) is None:
         return None
-    limits = tf.as_dtype(output.dtype).as_numpy_dtype
-    resolution = 2.0 * float(tf.experimental.numpy.finfo(limits).eps)
-    smallest = float(tf.experimental.numpy.finfo(limits).tiny)
+    limits = finfo(output.dtype.as_numpy_dtype)  # type: ignore[no-untyped-call]
+    resolution = 2.0 * float(limits.eps)
+    smallest = float(limits.tiny)
     return tf.reduce_any((1.0 - value < resolution) | (value < smallest))
 
 

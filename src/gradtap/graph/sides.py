@@ -73,7 +73,7 @@ def _preactivation(graph: ForwardGraph, layer: TracedLayer, call: LayerCall) -> 
     if call.preactivation is not None:
         return [call.preactivation]
     if layer.kind in _ACTIVATION_LAYERS:
-        return call.inputs[:1]
+        return _own_inputs(graph, call)[:1]
     # An activation that is a layer itself is a child with records of its own.
     inner = _within(graph, f"{layer.path}/activation", call)
     return inner[0].inputs[:1] if inner else []

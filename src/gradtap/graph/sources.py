@@ -10,8 +10,10 @@ import tensorflow as tf
 
 from gradtap import errors
 from gradtap.graph import keras_internals as internals
+from gradtap.graph import surgery
 from gradtap.graph.keras_internals import DeclaredInputs
 from gradtap.graph.naming import named_layers
+from gradtap.graph.saved_models import SavedModel, is_loaded
 from gradtap.types import Model, Structure, Tensor
 
 
@@ -20,14 +22,18 @@ class Source:
 
     Args:
       model: What the user handed over.
+      signature: Which signature of a loaded SavedModel.
 
     Raises:
       ModelTypeError: It cannot be called with tensors.
       BackendError: It is a Keras 3 model and Keras runs on another backend than TensorFlow.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, signature: str | None = None) -> None:
+        model = SavedModel(model, signature) if is_loaded(model) else model
         self.model = model
+        #: What the traces live with, and what they hold for while it stays the same.
+        self.kept_with = model.loaded if isinstance(model, SavedModel) else model
         self.is_keras = internals.is_keras(model)
         if self.is_keras and internals.is_keras3(model) and internals.backend() != "tensorflow":
             raise errors.BackendError(
@@ -44,6 +50,8 @@ class Source:
 
     def declared_inputs(self) -> DeclaredInputs | None:
         """The inputs that the model says it takes."""
+        if isinstance(self.model, SavedModel):
+            return self.model.declared_inputs()
         return internals.declared_inputs(self.model) if self.is_keras else None
 
     def float_dtype(self) -> str | None:
@@ -59,7 +67,15 @@ class Source:
         args, kwargs = self._arguments(inputs)
         if self.is_keras or "training" in _parameters(self.model):
             kwargs["training"] = training
-        return self.model(*args, **kwargs)
+        return self._callable()(*args, **kwargs)
+
+    def _callable(self) -> Callable[..., Any]:
+        if self.is_keras or tf.executing_eagerly():
+            return self.model  # type: ignore[no-any-return]
+        method = vars(type(self.model)).get("__call__")
+        if hasattr(method, "python_function"):
+            return surgery.opened(method, self.model)
+        return surgery.opened(self.model)
 
     def _arguments(self, inputs: Structure) -> tuple[list[Any], dict[str, Any]]:
         """Spread inputs over the parameters of a model that requires more than one."""

@@ -6,12 +6,16 @@ pruned from it that holds nothing but the ops between some feeds and some fetche
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import tensorflow as tf
-from tensorflow.python.autograph.impl.api import autograph_artifact
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.autograph.core import converter
+from tensorflow.python.autograph.impl import api as autograph
+from tensorflow.python.framework import convert_to_constants
 
 from gradtap.graph import moments
 from gradtap.types import Compiled, Operation, Structure, Tensor
@@ -25,7 +29,7 @@ def unconverted(function: _Function) -> _Function:
     It would rewrite everything that the function calls, all of gradtap, which takes seconds and changes nothing. This
     is the mark that `tf.autograph.experimental.do_not_convert` leaves, without the wrapper that hides the function.
     """
-    autograph_artifact(function)
+    autograph.autograph_artifact(function)
     return function
 
 
@@ -84,6 +88,15 @@ def current_graph() -> Any:
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
+def is_inside(inner: Any, outer: Any) -> bool:
+    """Whether a graph is the body of a loop or a branch of another, not one that Keras makes to infer shapes."""
+    while inner is not None and inner is not outer:
+        if "keras_graph" in inner.name or "scratch_graph" in inner.name:
+            return False
+        inner = getattr(inner, "outer_graph", None)
+    return inner is outer
+
+
 def op_count(graph: Any) -> int:
     """How many ops a graph has, at constant cost."""
     return int(graph.version)
@@ -128,6 +141,79 @@ def vectorised_gradients(value: Tensor, tensors: Sequence[Tensor], rows: Tensor)
 
     with inside(value.graph), moments.first_order():
         return list(tf.vectorized_map(one, rows))
+
+
+def opened(function: Any, owner: Any = None) -> Callable[..., Any]:
+    """The Python function behind a `tf.function`, so that its ops come to stand in the graph that is being built.
+
+    Called as it is, a `tf.function` would be one op, with a graph of its own in which nothing can be tapped.
+
+    Args:
+      function: Anything that is called; what is no `tf.function` is given back.
+      owner: The object that it is a method of, where it was taken from the class.
+    """
+    inner = getattr(function, "python_function", None)
+    if inner is None:
+        return function if owner is None else functools.partial(function, owner)
+    options = converter.ConversionOptions(recursive=True, user_requested=True)
+    by_autograph = bool(getattr(function, "_autograph", True))
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = args if owner is None else (owner, *args)
+        if not by_autograph:
+            return inner(*given, **kwargs)
+        # What a `tf.function` does with its Python function, without making a graph of its own for it.
+        return autograph.converted_call(inner, given, kwargs, options=options)
+
+    return call
+
+
+def inline(function: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put the ops of a concrete function, and of the functions that it calls, into the graph that is being built.
+
+    Args:
+      function: A signature of a SavedModel. Its variables are captured, not frozen.
+      inputs: Its inputs by name.
+
+    Returns:
+      Its outputs by name.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    opened = convert_to_constants._run_inline_graph_optimization(function, False, False)
+    known = {node.name for node in opened.node}
+    named = {placeholder.op.name: inputs[name] for name, placeholder in _named_inputs(function).items()}
+    captured = {internal.op.name: graph.capture(external) for external, internal in function.graph.captures}
+    placeholders = {f"{name}:0": tensor for name, tensor in {**named, **captured}.items() if name in known}
+    outputs = dict(sorted(function.structured_outputs.items()))
+    # The outputs in the order in which the function gives them, flattened.
+    fetched = tf.graph_util.import_graph_def(
+        opened, input_map=placeholders, return_elements=[output.name for output in function.outputs], name=""
+    )
+    return dict(zip(outputs, fetched, strict=True))
+
+
+def _named_inputs(function: Any) -> dict[str, Tensor]:
+    names = [spec.name for spec in function.structured_input_signature[1].values()]
+    own = function.inputs[: len(function.inputs) - len(function.graph.captures)]
+    by_name = {placeholder.op.name: placeholder for placeholder in own}
+    if set(names) <= set(by_name):
+        return {key: by_name[spec.name] for key, spec in function.structured_input_signature[1].items()}
+    return dict(zip(sorted(function.structured_input_signature[1]), own, strict=True))
+
+
+def without_optimizer_slots(description: bytes) -> bytes | None:
+    """A SavedModel's description without the slots of an optimizer; None where it has none.
+
+    Args:
+      description: The content of ``saved_model.pb``.
+    """
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString(description)
+    nodes = [node for meta in saved.meta_graphs for node in meta.object_graph_def.nodes if node.slot_variables]
+    for node in nodes:
+        del node.slot_variables[:]
+    content: bytes = saved.SerializeToString()
+    return content if nodes else None
 
 
 def replace_input(users: Iterable[Operation], old: Tensor, new: Tensor) -> None:

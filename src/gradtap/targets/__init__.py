@@ -46,14 +46,33 @@ def class_score(k: Any, output: int | str | None = None, logits: bool = False) -
     if isinstance(k, str):
         if k != PREDICTED:
             raise errors.TargetTypeError(
-                f'"{k}" is not a target.',
+                f"{errors.received(k)} is not a target.",
                 [],
                 [f'the only text that is one is "{PREDICTED}"', "give the class as an int"],
             )
         return Predicted(output, logits)
-    if isinstance(k, (np.ndarray, tf.Tensor)) and (len(k.shape) > 1 or k.dtype == bool):
-        return Mask(np.asarray(k), output, logits)
-    return ClassScore(ClassIndex(k.numpy() if isinstance(k, tf.Tensor) else k), output, logits)
+    k = _as_numpy(k)
+    if isinstance(k, np.ndarray) and (k.ndim > 1 or (k.ndim == 1 and k.dtype == bool)):
+        return Mask(k, output, logits)
+    return ClassScore(ClassIndex(k), output, logits)
+
+
+def _as_numpy(k: Any) -> Any:
+    """An array of any library as one of NumPy; all else as it is."""
+    if not (hasattr(k, "shape") or hasattr(k, "__array__")) or isinstance(k, (np.ndarray, np.generic)):
+        return k
+    try:
+        return np.asarray(k.numpy() if callable(getattr(k, "numpy", None)) else k)
+    except Exception as error:
+        do = [
+            "inside a tf.function: a callable, lambda y: tf.gather(y, k, batch_dims=1)",
+            "give an int, or a list of ints",
+        ]
+        raise errors.TargetTypeError(
+            f"{errors.kind_of(k)} without values is not a target.",
+            [("received", errors.received(k)), ("it said", f"{type(error).__name__}: {error}"[:200])],
+            do if isinstance(k, tf.Tensor) else do[1:],
+        ) from error
 
 
 def loss(fn: Any, y_true: Structure, output: int | str | None = None) -> Target:
@@ -152,18 +171,23 @@ def as_target(target: Any) -> Target:
     """
     if target is None:
         return OneNumber()
-    if isinstance(target, Target):
-        return target
-    if callable(target) and not is_keras_loss(target):
-        return Function(target)
+    if isinstance(target, type):
+        remedy = "give an object of it" if not is_keras_loss(target) else "target=gt.targets.loss(fn, y_true)"
+        raise errors.TargetTypeError(f"the class `{target.__name__}` is not a target.", [], remedy)
     if is_keras_loss(target):
         raise errors.TargetTypeError(
-            "a loss needs labels before it is a target.", [], "target=gt.targets.loss(fn, y_true)"
+            "a loss needs labels before it is a target.",
+            [("received", errors.received(target))],
+            "target=gt.targets.loss(fn, y_true)",
         )
-    if isinstance(target, (dict, set, float, bytes)):
+    if isinstance(target, Target):
+        return target
+    if callable(target):
+        return Function(target)
+    if isinstance(target, (dict, set, frozenset, float, bytes, bytearray)):
         raise errors.TargetTypeError(
-            f"a {type(target).__name__} is not a target.",
-            [("received", repr(target)[:120])],
+            f"{errors.kind_of(target)} is not a target.",
+            [("received", errors.received(target))],
             ["give an int, a list of ints, a callable outputs -> (batch,)", "a value from gt.targets"],
         )
     return class_score(target)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import tensorflow as tf
 
 from gradtap import errors
 from gradtap.graph import surgery
-from gradtap.graph.scores import Score, pick_output, shape_text, widen
+from gradtap.graph.class_index import output_text
+from gradtap.graph.scores import Score, pick_output, pre_squash, shape_text, widen
 from gradtap.graph.tracing import ForwardGraph
+from gradtap.targets.outputs import pick_differentiable
 from gradtap.types import Structure, Tensor, TensorLike
 
 
@@ -33,7 +38,10 @@ class Function:
             raise errors.TargetTypeError(
                 f"the target `{self!r}` raised {type(error).__name__} on the model's outputs.",
                 [("outputs", ", ".join(map(shape_text, graph.outputs))), ("it said", str(error)[:400])],
-                "a target takes the outputs as the model returns them and gives one number per example",
+                [
+                    "a target takes the outputs as the model returns them and gives one number per example",
+                    "it is traced into a graph: TensorFlow or keras.ops code can be, NumPy code and `if` cannot",
+                ],
             ) from error
         return _per_example(value, repr(self), outputs[0])
 
@@ -41,7 +49,7 @@ class Function:
         return []
 
     def __repr__(self) -> str:
-        return getattr(self.function, "__qualname__", repr(self.function))
+        return getattr(self.function, "__qualname__", None) or errors.received(self.function)
 
 
 class Loss:
@@ -52,21 +60,44 @@ class Loss:
 
         self.fn = fn
         self.output = output
+        own = getattr(fn, "__name__", None) or getattr(fn, "name", None)
+        self.name = repr(fn) if isinstance(fn, str) or not own else str(own)
         try:
-            self.labels = tf.convert_to_tensor(y_true)
             self._function = keras.losses.get(fn) if isinstance(fn, str) else fn
-        except (ValueError, TypeError) as error:
+            self.labels = tf.convert_to_tensor(y_true)
+        except Exception as error:
             raise errors.TargetTypeError(
-                f"loss({fn!r}, ...) cannot be read.", [("it said", str(error).splitlines()[0])], "see keras.losses"
+                f"loss({self.name}, ...) cannot be read: "
+                + ("the labels are no array." if hasattr(self, "_function") else "Keras has no such loss."),
+                [("labels", errors.received(y_true)), ("it said", (str(error).splitlines() or [""])[0][:200])],
+                "give a loss of keras.losses by name, function or object, and labels as an array (batch, ...)",
             ) from error
-        if not callable(getattr(self._function, "call", self._function)):
-            raise errors.TargetTypeError(f"{fn!r} is not a loss.", [], "give a Keras loss by name, function or object")
+        if isinstance(fn, type) or not callable(getattr(self._function, "call", self._function)):
+            raise errors.TargetTypeError(
+                f"{errors.received(fn)} is not a loss.", [], "give a Keras loss by name, function or object"
+            )
+        if self.labels.dtype == tf.string:
+            raise errors.TargetTypeError(
+                f"the labels of loss({self.name}, ...) are text.", [], "give the classes as ints, or as one-hot rows"
+            )
 
     def key(self, graph: ForwardGraph) -> Hashable:
-        tensor, name = pick_output(graph, self.output)
+        tensor, name = pick_differentiable(graph, self.output)
+        self._check_labels(tensor, output_text(tensor, name))
         labels = tf.TensorSpec((None, *self.labels.shape[1:]), self.labels.dtype)
         ops = _fingerprint(self._call, [tensor, labels], graph)
         return ("loss", name, ops, labels)
+
+    def _check_labels(self, output: Tensor, text: str) -> None:
+        """Refuse labels that Keras would spread over the classes without a word."""
+        of_keras = isinstance(self.fn, str) or is_keras_loss(self.fn)
+        ranks = self.labels.shape.rank, output.shape.rank
+        if of_keras and "sparse" not in self.name.lower() and ranks[0] == ranks[1] - 1 > 0 and output.shape[-1] != 1:
+            raise errors.TargetTypeError(
+                f"loss({self.name}, ...) compares entry by entry, and the labels lack the last axis of {text}.",
+                [("labels", f"{tuple(self.labels.shape)} {self.labels.dtype.name}")],
+                [f"one-hot rows: keras.ops.one_hot(labels, {output.shape[-1]})", '"sparse_categorical_crossentropy"'],
+            )
 
     def build(self, graph: ForwardGraph) -> Score:
         labels = tf.compat.v1.placeholder(self.labels.dtype, (None, *self.labels.shape[1:]), name="labels")
@@ -76,10 +107,10 @@ class Loss:
         # A loss object's `call` is the loss before its reduction; a function has none.
         unreduced = getattr(self._function, "call", self._function)
         try:
-            value = tf.convert_to_tensor(unreduced(labels, widen(output)))
+            value = tf.convert_to_tensor(unreduced(labels, _with_logits(output)))
         except Exception as error:
             raise errors.TargetTypeError(
-                f"loss({self.fn!r}, ...) raised {type(error).__name__} on the output {shape_text(output)}.",
+                f"loss({self.name}, ...) raised {type(error).__name__} on the output {shape_text(output)}.",
                 [("labels", f"{tuple(self.labels.shape)} {self.labels.dtype.name}"), ("it said", str(error)[:400])],
                 "the labels must fit the loss: ints for a sparse one, one-hot rows or values otherwise",
             ) from error
@@ -90,40 +121,68 @@ class Loss:
     def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         if self.labels.shape.rank == 0 or (batch is not None and self.labels.shape[0] != batch):
             raise errors.TargetCountError(
-                f"labels of shape {tuple(self.labels.shape)} for {batch} examples.", [], "give one label per example"
+                f"labels of shape {tuple(self.labels.shape)} for {batch} example{'s' * (batch != 1)}.",
+                [("loss", repr(self))],
+                "give one label per example",
             )
         return [self.labels]
 
     def __repr__(self) -> str:
-        return f"loss({self.fn!r})"
+        return f"loss({self.name})"
 
 
 def is_keras_loss(value: Any) -> bool:
-    """Whether something is a loss object of Keras."""
-    return any(c.__name__ == "Loss" for c in type(value).__mro__)
+    """Whether something is a loss of Keras: an object, a class, or one of its functions."""
+    kind = value if isinstance(value, type) else type(value)
+    of_losses = re.fullmatch(r"(tf_)?keras\.src\.losses(\.losses)?", str(getattr(value, "__module__", "")))
+    return any(c.__name__ == "Loss" for c in kind.__mro__) or (inspect.isfunction(value) and of_losses is not None)
+
+
+def _with_logits(output: Tensor) -> Tensor:
+    """An output that carries what stands before its softmax, as the outputs of Keras do.
+
+    A cross-entropy is formed from that: from a probability that has been rounded to 0 no gradient would come back.
+    """
+    scores, before = tf.identity(widen(output)), pre_squash(output)
+    if before is not None:
+        scores._keras_logits = widen(before)
+    return scores
 
 
 def _per_example(value: Any, name: str, output: Tensor) -> Tensor:
     """Check that a target is ``(batch,)``, and widen it."""
-    tensor = tf.convert_to_tensor(value) if not isinstance(value, (tuple, list, dict)) else None
-    if tensor is None or tensor.shape.rank not in (1, None):
-        shape = "a " + type(value).__name__ if tensor is None else str(tuple(tensor.shape))
-        scalar = tensor is not None and tensor.shape.rank == 0
+    tensor = None
+    if not isinstance(value, (tuple, list, dict)):
+        with suppress(TypeError, ValueError):  # ragged, sparse, None
+            tensor = tf.convert_to_tensor(value)
+    if tensor is None:
         raise errors.TargetShapeError(
-            f"the target `{name}` gives {shape}, not one number per example (batch,).",
-            [("why", "a mean over the batch would scale every gradient by 1/batch")] if scalar else [],
-            "leave out the reduction over the batch axis" if scalar else "pick or reduce all axes but the first",
+            f"the target `{name}` gives {errors.kind_of(value)}, not one number per example (batch,).",
+            [("outputs", shape_text(output))],
+            "return one tensor, with one number for each example",
         )
-    if not surgery.is_float(tensor):
-        raise errors.TargetShapeError(
+    if not tensor.dtype.is_floating:
+        raise errors.TargetTypeError(
             f"the target `{name}` is of type {tensor.dtype.name}, which has no gradient.",
             [],
-            "a target is a float that depends smoothly on the outputs; an argmax or a comparison is not",
+            "take tf.math.real or tf.abs of it"
+            if tensor.dtype.is_complex
+            else "a target is a float that depends smoothly on the outputs; an argmax or a comparison is not",
         )
-    batch = output.shape[0]
+    if tensor.shape.rank not in (1, None):
+        scalar = tensor.shape.rank == 0
+        do = "leave out the reduction over the batch axis" if scalar else "pick or reduce all axes but the first"
+        raise errors.TargetShapeError(
+            f"the target `{name}` gives {shape_text(tensor)}, not one number per example (batch,).",
+            [("why", "a mean over the batch would scale every gradient by 1/batch")] if scalar else [],
+            do if tensor.shape.rank != 2 or tensor.shape[1] != 1 else "take away the last axis: [:, 0]",
+        )
+    batch = output.shape[0] if output.shape.rank else None
     if batch is not None and tensor.shape[0] not in (None, batch):
         raise errors.TargetShapeError(
-            f"the target `{name}` gives {tensor.shape[0]} numbers for {batch} examples.", [], "reduce the other axes"
+            f"the target `{name}` gives {tensor.shape[0]} numbers for {batch} examples.",
+            [("outputs", shape_text(output))],
+            "pick or reduce all axes but the first",
         )
     return widen(tensor)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any
@@ -11,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from gradtap import errors
-from gradtap.graph.class_index import PREDICTED, ClassIndex
-from gradtap.graph.scores import Score, pick_output, pre_squash, saturation, shape_text, widen
+from gradtap.graph.class_index import PREDICTED, ClassIndex, output_text
+from gradtap.graph.scores import Score, pick_output, pre_squash, saturation, widen
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.types import Tensor, TensorLike
 
@@ -21,20 +20,11 @@ class OneNumber:
     """No target: right for a model that has one number per example."""
 
     def key(self, graph: ForwardGraph) -> Hashable:
-        shape = graph.outputs[0].shape
-        if len(graph.outputs) == 1 and (shape.rank == 1 or (shape.rank == 2 and shape[1] == 1)):
-            return "one number"
-        outputs = zip(graph.output_names, graph.outputs, strict=True)
-        raise errors.MissingTargetError(
-            "the model has more than one number per example; say which one is differentiated.",
-            [("outputs", ", ".join(f"`{n}` {shape_text(t)}" for n, t in outputs))],
-            [
-                "target=k, the score of class k",
-                'target="predicted", the largest score of each example',
-                "a callable: outputs -> (batch,)",
-                "gt.targets.class_score(k, output=..., logits=True), gt.targets.loss(fn, y_true)",
-            ],
-        )
+        if len(graph.outputs) == 1:
+            tensor, _ = pick_differentiable(graph, None)
+            if tensor.shape.rank == 1 or (tensor.shape.rank == 2 and tensor.shape[1] == 1):
+                return "one number"
+        raise _missing_target(graph)
 
     def build(self, graph: ForwardGraph) -> Score:
         value = widen(graph.outputs[0])
@@ -45,15 +35,74 @@ class OneNumber:
         return []
 
     def __repr__(self) -> str:
-        return "the output"
+        return "the model's one number per example"
+
+
+def _missing_target(graph: ForwardGraph) -> errors.MissingTargetError:
+    names, outputs = graph.output_names, graph.outputs
+    alone = len(outputs) == 1
+    texts = [output_text(t, "output" if alone and n == "0" else n) for n, t in zip(names, outputs, strict=True)]
+    k = "k" if outputs[0].shape.rank == 2 else "(position, k)"
+    score, predicted, option = f"target={k}", f'target="{PREDICTED}"', ""
+    if not alone:
+        option = f', output="{names[0]}"'
+        score = f"target=gt.targets.class_score({k}{option})"
+        predicted = f'target=gt.targets.class_score("{PREDICTED}"{option})'
+    return errors.MissingTargetError(
+        "the model has more than one number per example; say which one is differentiated.",
+        [("outputs", ", ".join(texts))],
+        [
+            f"{score}, the score of class k",
+            f"{predicted}, the largest score of each example",
+            f"target=gt.targets.class_score({k}{option}, logits=True), the value before a softmax",
+            f"target=gt.targets.loss(fn, y_true{option})",
+            "target=a callable: outputs -> (batch,)",
+        ],
+    )
+
+
+def pick_differentiable(graph: ForwardGraph, output: int | str | None) -> tuple[Tensor, str]:
+    """The output that a target reads, and its name.
+
+    Raises:
+      OutputChoiceError: There are several and none is named, or the named one does not exist.
+      TargetTypeError: It is of a type that has no gradient, or of unknown rank.
+      TargetShapeError: It is one number for the whole batch.
+    """
+    tensor, name = pick_output(graph, output)
+    text = output_text(tensor, name)
+    if not tensor.dtype.is_floating:
+        remedy = "return tf.math.real or tf.abs of it" if tensor.dtype.is_complex else "return what it is computed from"
+        raise errors.TargetTypeError(
+            f"{text} is of type {tensor.dtype.name}, which has no gradient.", [], [remedy, "name another output"]
+        )
+    if tensor.shape.rank is None:
+        raise errors.TargetTypeError(
+            f"{text} does not say how many axes it has.",
+            [("why", "Python code in the model, such as tf.numpy_function, hides the shape")],
+            ["tf.ensure_shape(y, (None, ...)) in the model", "a callable: outputs -> (batch,)"],
+        )
+    if tensor.shape.rank == 0:
+        raise errors.TargetShapeError(
+            f"{text} is a single number for the whole batch, not one number per example (batch,).",
+            [("why", "a mean over the batch would scale every gradient by 1/batch")],
+            "leave out the reduction over the batch axis in the model",
+        )
+    return tensor, name
 
 
 class _OfOutput:
     """What targets that read one output share: which output, and whether before its softmax."""
 
     def __init__(self, output: int | str | None, logits: bool) -> None:
+        if isinstance(output, bool) or not isinstance(logits, (bool, np.bool_)):
+            raise errors.ArgumentError(
+                f"output={output!r}, logits={logits!r} is not a choice.",
+                [("output", "the name or the position of an output, or None"), ("logits", "True or False")],
+                "gt.targets.class_score(k, output=..., logits=...)",
+            )
         self.output = output
-        self.logits = logits
+        self.logits = bool(logits)
 
     def _scores(self, graph: ForwardGraph) -> Tensor:
         tensor, name = pick_output(graph, self.output)
@@ -61,11 +110,11 @@ class _OfOutput:
             return widen(tensor)
         before = pre_squash(tensor)
         if before is None:
-            warnings.warn(
+            errors.warn(
                 errors.NoLogitsWarning(
-                    f"output `{name}` does not end in a softmax or sigmoid: logits=True takes the output itself."
-                ),
-                stacklevel=2,
+                    f"{output_text(tensor, name)} does not end in a softmax or sigmoid: logits=True takes the output "
+                    "itself."
+                )
             )
         return widen(tensor if before is None else before)
 
@@ -85,7 +134,7 @@ class ClassScore(_OfOutput):
         self.index = index
 
     def key(self, graph: ForwardGraph) -> Hashable:
-        tensor, name = pick_output(graph, self.output)
+        tensor, name = pick_differentiable(graph, self.output)
         self.index.check(tensor, name)
         return ("class", self.output, self.logits)
 
@@ -100,19 +149,20 @@ class ClassScore(_OfOutput):
         return [_one_class(int(rows[0, 0])) if rows.shape == (1, 1) else rows]
 
     def __repr__(self) -> str:
-        return f"class_score({self.index.asked!r}{self._options()})"
+        return f"class_score({errors.received(self.index.asked)}{self._options()})"
 
 
 class Predicted(_OfOutput):
     """The largest entry of each example's scores."""
 
     def key(self, graph: ForwardGraph) -> Hashable:
-        tensor, name = pick_output(graph, self.output)
+        tensor, name = pick_differentiable(graph, self.output)
         if tensor.shape.rank != 2:
+            higher = ["give a tuple for the position and the class", "a mask", "a callable: outputs -> (batch,)"]
             raise errors.TargetTypeError(
-                f'"{PREDICTED}" needs one row of class scores per example; output `{name}` is {shape_text(tensor)}.',
+                f'"{PREDICTED}" needs one row of class scores per example, unlike {output_text(tensor, name)}.',
                 [],
-                ["give a tuple for the position and the class", "a mask", "a callable: outputs -> (batch,)"],
+                higher if tensor.shape.rank > 2 else "leave out the target: there is one number per example",
             )
         return (PREDICTED, self.output, self.logits)
 
@@ -134,19 +184,27 @@ class Mask(_OfOutput):
     def __init__(self, mask: np.ndarray[Any, Any], output: int | str | None, logits: bool) -> None:
         super().__init__(output, logits)
         self.mask = mask
+        if mask.dtype.kind not in "biuf":
+            raise errors.TargetTypeError(f"a mask of {mask.dtype} selects nothing.", [], "give booleans, or weights")
+        if mask.dtype.kind in "iu" and mask.ndim == 2 and mask.shape[1] == 1:
+            raise errors.TargetTypeError(
+                f"the {mask.shape} array of ints has two readings.",
+                [("either", "one class for each example"), ("or", "a mask of one entry for each example")],
+                ["target=k[:, 0] for one class for each example", "target=mask.astype(bool) for a mask"],
+            )
 
     def key(self, graph: ForwardGraph) -> Hashable:
-        tensor, name = pick_output(graph, self.output)
+        tensor, name = pick_differentiable(graph, self.output)
         sizes = tensor.shape.as_list()[1:]
         own = self.mask.shape[-len(sizes) :] if sizes else ()
         fits = all(s is None or s == m for s, m in zip(sizes, own, strict=False))
         if self.mask.ndim not in (len(sizes), len(sizes) + 1) or not fits:
             raise errors.TargetTypeError(
-                f"a mask of shape {self.mask.shape} does not fit output `{name}` {shape_text(tensor)}.",
+                f"a mask of shape {self.mask.shape} does not fit {output_text(tensor, name)}.",
                 [],
                 [
                     "give it the shape of one example's output, or of the whole batch",
-                    "a list of ints is one-dimensional",
+                    "one class for each example is a one-dimensional array of ints",
                 ],
             )
         return ("mask", self.output, self.logits)
@@ -157,12 +215,17 @@ class Mask(_OfOutput):
         return Score(tf.reduce_sum(scores * weights, axis=list(range(1, scores.shape.rank))), [weights])
 
     def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
-        rank = pick_output(graph, self.output)[0].shape.rank
+        tensor = pick_output(graph, self.output)[0]
+        rank = tensor.shape.rank
         if self.mask.ndim == rank and batch is not None and len(self.mask) != batch:
             raise errors.TargetCountError(
-                f"{len(self.mask)} masks for {batch} examples.", [], "give one mask for all, or one for each example"
+                f"{len(self.mask)} mask{'s' * (len(self.mask) != 1)} for {batch} example{'s' * (batch != 1)}.",
+                [("received", errors.received(self.mask))],
+                "give one mask for all, or one for each example",
             )
-        return [self.mask if self.mask.ndim == rank else self.mask[None]]
+        # Half precision is widened before it is weighed.
+        weights = self.mask.astype(np.float64 if tensor.dtype == tf.float64 else np.float32)
+        return [weights if self.mask.ndim == rank else weights[None]]
 
     def __repr__(self) -> str:
         return f"class_score(mask {self.mask.shape}{self._options()})"
