@@ -5,10 +5,9 @@ Every public function of this floor is a `Question` and one call of `ask`.
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -85,27 +84,44 @@ def ask(model: Model, inputs: Structure, question: Question, settings: Settings)
       The program that ran and what it fetched, by part.
     """
     trace = as_trace(model)
+    in_batches = is_dataset(inputs)
 
     def one(batch: Structure) -> tuple[Program, Parts]:
         feeds = read_inputs(batch, trace.source.declared_inputs(), trace.source.float_dtype())
         try:
-            program, graph, values = _prepare(trace, feeds, question, settings, states=False)
+            program, graph, values = _prepare(trace, feeds, question, settings, in_batches, states=False)
         except StatesNotTraced:
-            program, graph, values = _prepare(trace, feeds, question, settings, states=True)
+            program, graph, values = _prepare(trace, feeds, question, settings, in_batches, states=True)
+        # The program is kept for every target of its kind; messages are about this one.
+        program = replace(program, target=getattr(question, "target", ""))
         _warn_of_coupling(settings, feeds)
         seeds = seeds_for(graph.draws, settings.seed)
         return program, run_batch(program, feeds.tensors, seeds=seeds, values=values, batch_size=settings.batch_size)
 
-    return over_dataset(inputs, one) if is_dataset(inputs) else one(inputs)
+    return over_dataset(inputs, one) if in_batches else one(inputs)
+
+
+def _refuse_one_for_each(question: Question, graph: ForwardGraph) -> None:
+    """A value for each example cannot go with a dataset: every batch would be given the same ones."""
+    try:
+        question.values(graph, 0)
+    except errors.GradtapError as error:
+        raise errors.TargetCountError(
+            "with a dataset a target holds for every example; this one is made for the examples of one batch.",
+            [("received", errors.received(getattr(question, "target", question)))],
+            ['one class for all, "predicted", or a callable', "a call for each batch, with the targets of that batch"],
+        ) from error
 
 
 def _prepare(
-    trace: Trace, feeds: Feeds, question: Question, settings: Settings, *, states: bool
+    trace: Trace, feeds: Feeds, question: Question, settings: Settings, in_batches: bool, *, states: bool
 ) -> tuple[Program, ForwardGraph, list[TensorLike]]:
     graph = trace.graphs.forward_graph(trace.source, feeds, bool(settings.training), states)
     own = question.key(graph)
     key = own and (type(question), own, settings.unconnected, settings.checks, trace.jit_compile)
     program = program_for(graph, key, lambda: question.build(trace, graph, settings))
+    if in_batches:
+        _refuse_one_for_each(question, graph)
     return program, graph, question.values(graph, feeds.batch_size)
 
 
@@ -140,9 +156,9 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
 def _warn_of_coupling(settings: Settings, feeds: Feeds) -> None:
     batch, size = feeds.batch_size, settings.batch_size
     if settings.training and size is not None and batch is not None and batch > size:
-        warnings.warn(
+        errors.warn(
             errors.BatchCouplingWarning(
-                f"with training=True the batch statistics are those of {size} examples at a time, not of {batch}."
-            ),
-            stacklevel=4,
+                f"with training=True the batch statistics are those of {size} examples at a time, not of {batch}; "
+                "batch_size=None takes them of all."
+            )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -56,14 +57,20 @@ def run_batch(
 
 def run_once(program: Program, feeds: Sequence[TensorLike]) -> dict[str, list[Tensor]]:
     """Run a program and warn of what its flags show."""
-    try:
-        fetched = program.run(*(f if isinstance(f, tf.Tensor) else tf.convert_to_tensor(f) for f in feeds))
-    except tf.errors.OpError as error:
-        raise _run_error(error, feeds) from error
-    parts = program.split(fetched)
+    parts = program.split(_run(program, feeds))
     _check_score(program, parts, feeds)
     report(program, parts)
     return parts
+
+
+def _run(program: Program, feeds: Sequence[TensorLike]) -> Sequence[Tensor]:
+    try:
+        fetched: Sequence[Tensor] = program.run(
+            *(f if isinstance(f, tf.Tensor) else tf.convert_to_tensor(f) for f in feeds)
+        )
+    except tf.errors.OpError as error:
+        raise _run_error(error, feeds) from error
+    return fetched
 
 
 def _check_score(program: Program, parts: dict[str, list[Tensor]], feeds: Sequence[TensorLike]) -> None:
@@ -71,9 +78,9 @@ def _check_score(program: Program, parts: dict[str, list[Tensor]], feeds: Sequen
     batch, score = np.shape(feeds[0])[:1], parts.get("score")
     if score and batch and None not in (batch[0], score[0].shape[0]) and score[0].shape[0] != batch[0]:
         raise errors.TargetShapeError(
-            f"the target {program.target} gives {score[0].shape[0]} numbers for {batch[0]} examples.",
+            f"the target `{program.target}` gives {score[0].shape[0]} numbers for {batch[0]} examples.",
             [],
-            "a target maps the outputs to one number per example, (batch,)",
+            "a target maps the outputs to one number per example, (batch,): reduce or pick all axes but the first",
         )
 
 
@@ -85,8 +92,21 @@ def join(pieces: Sequence[dict[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
     joined: dict[str, list[Tensor]] = {}
     for name, tensors in first.items():
         columns = [[piece[name][i] for piece in pieces] for i in range(len(tensors))]
-        joined[name] = [tf.concat(c, 0) if c[0].shape.rank else c[0] for c in columns if name != "flags"]
+        joined[name] = [_concatenated(c) for c in columns if name != "flags"]
     return joined
+
+
+def _concatenated(pieces: Sequence[Tensor]) -> Tensor:
+    if not pieces[0].shape.rank:
+        return pieces[0]
+    shapes = {tuple(piece.shape[1:]) for piece in pieces}
+    if len(shapes) > 1:
+        raise errors.InputShapeError(
+            "the batches differ in shape, so their results cannot be put in one.",
+            [("an example's", " and ".join(map(str, list(shapes)[:4])))],
+            "bring the examples to one shape, or make a call for each batch",
+        )
+    return tf.concat(pieces, 0)
 
 
 def is_dataset(inputs: Any) -> bool:
@@ -95,8 +115,27 @@ def is_dataset(inputs: Any) -> bool:
 
 
 def dataset_batches(dataset: Any) -> Iterator[Structure]:
-    """The inputs of each batch; labels and weights that come along are left out, as Keras orders them."""
-    for element in dataset:
+    """The inputs of each batch; labels and weights that come along are left out, as Keras orders them.
+
+    Raises:
+      InputStructureError: The dataset has no end, or failed to make its next batch.
+    """
+    if tf.get_static_value(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY:
+        raise errors.InputStructureError(
+            "the dataset has no end.", [("received", errors.received(dataset))], "take a part of it: dataset.take(100)"
+        )
+    batches = iter(dataset)
+    while True:
+        try:
+            element = next(batches)
+        except StopIteration:
+            return
+        except tf.errors.OpError as error:
+            raise errors.InputStructureError(
+                "the dataset failed to make its next batch.",
+                [("it said", _said(error))],
+                "loop over the dataset itself: it should fail in the same way",
+            ) from error
         yield element[0] if isinstance(element, tuple) else element
 
 
@@ -177,7 +216,7 @@ def _run_empty(
     """
     one = [tf.zeros((1, *t.shape[1:]), t.dtype) if t.shape.rank else t for t in inputs]
     fed = [np.zeros((1, *np.shape(v)[1:]), np.asarray(v).dtype) for v in values]
-    parts = program.split(program.run(*map(tf.convert_to_tensor, [*one, *seeds, *fed])))
+    parts = program.split(_run(program, [*one, *seeds, *fed]))
     return {n: [t[:0] if t.shape.rank else t for t in kept] for n, kept in parts.items() if n != "flags"}
 
 
@@ -191,14 +230,24 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def _run_error(error: Any, feeds: Iterable[Any]) -> errors.GradtapError:
-    message = str(error.message).split("[[")[0].strip()
     shapes = ", ".join(f"{tuple(np.shape(f))}" for f in feeds)
+    node = re.search(r"node (?:\{\{node )?([\w/.]+)", str(error.message))
+    facts = [("it said", _said(error)), *([("in the op", f"`{node[1]}`")] if node else []), ("fed shapes", shapes)]
     if isinstance(error, tf.errors.ResourceExhaustedError):
-        return errors.MemoryBudgetError(
-            "TensorFlow ran out of memory.", [("it said", message[:300])], "batch_size=1, or fewer taps at a time"
-        )
-    return errors.ModelRunError(
-        "TensorFlow failed while the model ran on these inputs.",
-        [("fed shapes", shapes), ("it said", message[:400])],
-        "call the model itself on these inputs: ids outside of an embedding and unequal lengths fail there too",
-    )
+        return errors.MemoryBudgetError("TensorFlow ran out of memory.", facts, "batch_size=1, or fewer taps at a time")
+    outside = re.search(r"indices\[.*?\] = -?\d+ is not in \[0, (\d+)\)", str(error.message))
+    if outside is not None:
+        do = f"the ids are outside of the embedding: it has {outside[1]} rows, so pass ids from 0 to {int(outside[1]) - 1}"
+    elif node is not None and node[1].startswith("gradtap/"):
+        do = "look at the target: it is computed from the outputs and the labels, and they do not fit together"
+    else:
+        do = "call the model itself on these inputs: it should fail in the same way"
+    return errors.ModelRunError("TensorFlow failed while the model ran on these inputs.", facts, do)
+
+
+def _said(error: Any) -> str:
+    """The line of a TensorFlow message that holds the cause, without the stack that it comes with."""
+    lines = [line.strip() for line in str(error.message).split("[[")[0].splitlines()]
+    stack = ("File ", "Traceback ", "Detected at ", "Graph execution error", "Stack trace", "(most recent", "^")
+    telling = [line for line in lines if line and not line.startswith(stack)]
+    return re.sub(r"\{\{.*?\}\}\s*", "", telling[-1] if telling else type(error).__name__)[:400]

@@ -62,12 +62,12 @@ class ClassIndex:
             outside = [i for i in column if not -longest <= i < longest]
             if outside:
                 one, many = ("class", "classes") if axis == len(sizes) - 1 else ("position", "positions")
+                there = f"the {many} 0 to {longest - 1}" if longest > 1 else f"only {one} 0"
                 where = "" if len(sizes) == 1 else f" on axis {axis + 1}"
                 raise errors.ClassRangeError(
-                    f"{one} {outside[0]} is out of range: {output_text(output, name)} has the {many} 0 to "
-                    f"{longest - 1}{where}.",
+                    f"{one} {outside[0]} is out of range: {output_text(output, name)} has {there}{where}.",
                     [("asked", errors.received(self.asked))],
-                    f"give a number from 0 to {longest - 1}; -1 is the last",
+                    f"give a number from 0 to {longest - 1}; -1 is the last" if longest > 1 else "leave out the target",
                 )
 
     def fed_rows(self, batch: int | None) -> np.ndarray[Any, Any]:

@@ -163,6 +163,8 @@ def _op_text(op: Operation) -> str:
 
 def _owner(graph: ForwardGraph, op: Operation) -> str:
     """The innermost layer whose call made an op."""
+    if op.name.startswith("gradtap/"):
+        return "the target"
     position = {o: i for i, o in enumerate(graph.graph.get_operations())}[op]
     holders = [
         (call.last_op - call.first_op, path)

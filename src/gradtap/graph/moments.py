@@ -14,17 +14,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 import tensorflow as tf
 
 from gradtap.types import Operation, Tensor
 
-_GRADIENT = "GradtapMoments"
+#: Name of the gradient that the marked ops have.
+GRADIENT = "GradtapMoments"
 _FIRST_ORDER: ContextVar[bool] = ContextVar("gradtap_first_order", default=False)
 
 
-@tf.RegisterGradient(_GRADIENT)
+@tf.RegisterGradient(GRADIENT)
 def _through(op: Operation, slope: Tensor) -> Tensor | None:
     return None if _FIRST_ORDER.get() else slope
 
@@ -39,9 +39,6 @@ def first_order() -> Iterator[None]:
         _FIRST_ORDER.reset(token)
 
 
-def mark(graph: Any) -> None:
-    """Mark the means of a traced graph; once, right after the trace."""
-    rule = tf.compat.v1.AttrValue(s=_GRADIENT.encode())
-    for op in graph.get_operations():
-        if op.type == "StopGradient" and op.name.endswith("moments/StopGradient"):
-            op._set_attr("_gradient_op_type", rule)
+def is_mean(op: Operation) -> bool:
+    """Whether an op is the `stop_gradient` on a mean that `tf.nn.moments` makes; a user's own has another name."""
+    return op.type == "StopGradient" and bool(op.name.endswith("moments/StopGradient"))

@@ -174,14 +174,14 @@ def as_target(target: Any) -> Target:
     if isinstance(target, type):
         remedy = "give an object of it" if not is_keras_loss(target) else "target=gt.targets.loss(fn, y_true)"
         raise errors.TargetTypeError(f"the class `{target.__name__}` is not a target.", [], remedy)
+    if isinstance(target, Target):
+        return target
     if is_keras_loss(target):
         raise errors.TargetTypeError(
             "a loss needs labels before it is a target.",
             [("received", errors.received(target))],
             "target=gt.targets.loss(fn, y_true)",
         )
-    if isinstance(target, Target):
-        return target
     if callable(target):
         return Function(target)
     if isinstance(target, (dict, set, frozenset, float, bytes, bytearray)):

@@ -72,9 +72,11 @@ def pick_differentiable(graph: ForwardGraph, output: int | str | None) -> tuple[
     tensor, name = pick_output(graph, output)
     text = output_text(tensor, name)
     if not tensor.dtype.is_floating:
-        remedy = "return tf.math.real or tf.abs of it" if tensor.dtype.is_complex else "return what it is computed from"
+        made = "return tf.math.real or tf.abs of it" if tensor.dtype.is_complex else "return what it is computed from"
         raise errors.TargetTypeError(
-            f"{text} is of type {tensor.dtype.name}, which has no gradient.", [], [remedy, "name another output"]
+            f"{text} is of type {tensor.dtype.name}, which has no gradient.",
+            [],
+            [made, *(["name another output"] if len(graph.outputs) > 1 else [])],
         )
     if tensor.shape.rank is None:
         raise errors.TargetTypeError(
