@@ -237,7 +237,8 @@ def _run_error(error: Any, feeds: Iterable[Any]) -> errors.GradtapError:
         return errors.MemoryBudgetError("TensorFlow ran out of memory.", facts, "batch_size=1, or fewer taps at a time")
     outside = re.search(r"indices\[.*?\] = -?\d+ is not in \[0, (\d+)\)", str(error.message))
     if outside is not None:
-        do = f"the ids are outside of the embedding: it has {outside[1]} rows, so pass ids from 0 to {int(outside[1]) - 1}"
+        rows = int(outside[1])
+        do = f"the ids are outside of the embedding: it has {rows} rows, so pass ids from 0 to {rows - 1}"
     elif node is not None and node[1].startswith("gradtap/"):
         do = "look at the target: it is computed from the outputs and the labels, and they do not fit together"
     else:

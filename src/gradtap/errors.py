@@ -217,10 +217,6 @@ class ModelRunError(GradtapError, RuntimeError):
     """TensorFlow failed while the traced model ran on these inputs."""
 
 
-class ModelGoneError(GradtapError, ReferenceError):
-    """The model of a kept trace no longer exists."""
-
-
 class ModelFileError(GradtapError, OSError):
     """A model file cannot be loaded."""
 
@@ -230,7 +226,7 @@ class MissingModelFileError(ModelFileError, FileNotFoundError):
 
 
 class BrokenModelFileError(ModelFileError):
-    """The file is there, but it is not a model or it is damaged."""
+    """The file is there, but it is no model, it is damaged, or it needs what is not there."""
 
 
 class NewerModelFileError(ModelFileError):

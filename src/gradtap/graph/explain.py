@@ -105,7 +105,8 @@ def _other_branch(
         do.insert(0, "a target is computed from the outputs that it is given")
     else:
         where = "comes after what is differentiated, on the way to the output"
-        do.insert(0, "tap an earlier layer or a `:preactivation`, or leave out logits=True")
+        leave = ", or leave out logits=True" if "logits=True" in target else ""
+        do.insert(0, f"tap an earlier layer or a `:preactivation`{leave}")
     return errors.UnconnectedTapError(
         f"the target does not depend on {described}.",
         [("target", target), ("its path", _path(graph, score)), ("the tap", where)],

@@ -154,7 +154,7 @@ def input_layers(model: Layer) -> list[Layer]:
     functional = getattr(model, "_functional", None) or model
     # A Keras 2 tensor has no truth value, so `or` is of no use here.
     found = [getattr(functional, name, None) for name in ("_inputs", "_nested_inputs")]
-    tensors = next((tensors for tensors in found if tensors is not None), [])
+    tensors: Structure = next((one for one in found if one is not None), [])
     import tensorflow as tf
 
     histories = [getattr(t, "_keras_history", None) for t in tf.nest.flatten(tensors)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import tensorflow as tf
 from ml_dtypes import finfo  # NumPy's own knows no bfloat16; Keras brings this one along
@@ -12,7 +13,8 @@ from gradtap.graph import surgery
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.types import Tensor
 
-_SQUASHING = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
+#: What ends an output of probabilities, by the type of its op.
+_SQUASHING = {"Softmax": tf.nn.softmax, "Sigmoid": tf.sigmoid}
 
 
 @dataclass
@@ -56,6 +58,17 @@ def pre_squash(tensor: Tensor) -> Tensor | None:
     """The value before a final softmax or sigmoid; None where the tensor does not end in one."""
     op = surgery.same_value_source(tensor).op
     return op.inputs[0] if op.type in _SQUASHING else None
+
+
+def squash_anew(tensor: Tensor, dtype: Any = None) -> Tensor:
+    """The final softmax or sigmoid of a tensor as an op of its own: the same numbers, and nothing that a tap can cut.
+
+    Args:
+      tensor: An output with a `pre_squash`.
+      dtype: What to compute in; None for what the model does.
+    """
+    op = surgery.same_value_source(tensor).op
+    return _SQUASHING[op.type](tf.cast(op.inputs[0], dtype or op.inputs[0].dtype))
 
 
 def saturation(value: Tensor, output: Tensor) -> Tensor | None:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from gradtap import errors
 from gradtap.graph import surgery
 from gradtap.graph.class_index import output_text
-from gradtap.graph.scores import Score, pick_output, pre_squash, shape_text, widen
+from gradtap.graph.scores import Score, pick_output, pre_squash, shape_text, squash_anew, widen
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.targets.outputs import pick_differentiable
 from gradtap.types import Structure, Tensor, TensorLike
@@ -60,6 +60,7 @@ class Loss:
 
         self.fn = fn
         self.output = output
+        self._is_of_keras = isinstance(fn, str) or is_keras_loss(fn)
         own = getattr(fn, "__name__", None) or getattr(fn, "name", None)
         self.name = repr(fn) if isinstance(fn, str) or not own else str(own)
         try:
@@ -90,9 +91,13 @@ class Loss:
 
     def _check_labels(self, output: Tensor, text: str) -> None:
         """Refuse labels that Keras would spread over the classes without a word."""
-        of_keras = isinstance(self.fn, str) or is_keras_loss(self.fn)
         ranks = self.labels.shape.rank, output.shape.rank
-        if of_keras and "sparse" not in self.name.lower() and ranks[0] == ranks[1] - 1 > 0 and output.shape[-1] != 1:
+        if (
+            self._is_of_keras
+            and "sparse" not in self.name.lower()
+            and ranks[0] == ranks[1] - 1 > 0
+            and output.shape[-1] != 1
+        ):
             raise errors.TargetTypeError(
                 f"loss({self.name}, ...) compares entry by entry, and the labels lack the last axis of {text}.",
                 [("labels", f"{tuple(self.labels.shape)} {self.labels.dtype.name}")],
@@ -104,10 +109,15 @@ class Loss:
         return Score(self._call(pick_output(graph, self.output)[0], labels, graph=graph), [labels])
 
     def _call(self, output: Tensor, labels: Tensor, graph: ForwardGraph) -> Tensor:
-        # A loss object's `call` is the loss before its reduction; a function has none.
-        unreduced = getattr(self._function, "call", self._function)
         try:
-            value = tf.convert_to_tensor(unreduced(labels, _with_logits(output)))
+            value = self._of_scores(widen(output), labels)
+            if pre_squash(output) is not None and self._is_of_keras:
+                # From a probability that was rounded to 0 no gradient comes back, so Keras forms a cross-entropy from
+                # what stands before a softmax, which it knows by its op. The last two terms cancel for all that comes
+                # before the softmax; to the probabilities themselves they leave the loss as it is written.
+                again = widen(tf.cast(squash_anew(output), output.dtype))
+                stable = squash_anew(output, widen(output).dtype)
+                value = self._unreduced(labels, stable) + (value - self._of_scores(again, labels))
         except Exception as error:
             raise errors.TargetTypeError(
                 f"loss({self.name}, ...) raised {type(error).__name__} on the output {shape_text(output)}.",
@@ -117,6 +127,14 @@ class Loss:
         if value.shape.rank and value.shape.rank > 1:
             value = tf.reduce_mean(value, axis=list(range(1, value.shape.rank)))
         return _per_example(value, repr(self), output)
+
+    def _of_scores(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The loss as it is written, whatever the scores come from."""
+        return self._unreduced(labels, tf.identity(scores))
+
+    def _unreduced(self, labels: Tensor, scores: Tensor) -> Tensor:
+        # A loss object's `call` is the loss before its reduction; a function has none.
+        return tf.convert_to_tensor(getattr(self._function, "call", self._function)(labels, scores))
 
     def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         if self.labels.shape.rank == 0 or (batch is not None and self.labels.shape[0] != batch):
@@ -136,17 +154,6 @@ def is_keras_loss(value: Any) -> bool:
     kind = value if isinstance(value, type) else type(value)
     of_losses = re.fullmatch(r"(tf_)?keras\.src\.losses(\.losses)?", str(getattr(value, "__module__", "")))
     return any(c.__name__ == "Loss" for c in kind.__mro__) or (inspect.isfunction(value) and of_losses is not None)
-
-
-def _with_logits(output: Tensor) -> Tensor:
-    """An output that carries what stands before its softmax, as the outputs of Keras do.
-
-    A cross-entropy is formed from that: from a probability that has been rounded to 0 no gradient would come back.
-    """
-    scores, before = tf.identity(widen(output)), pre_squash(output)
-    if before is not None:
-        scores._keras_logits = widen(before)
-    return scores
 
 
 def _per_example(value: Any, name: str, output: Tensor) -> Tensor:

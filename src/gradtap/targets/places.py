@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, Literal
 
+import numpy as np
 import tensorflow as tf
 
 from gradtap import errors
@@ -34,6 +35,13 @@ class Neuron:
     def __init__(self, tap: Address, index: Any) -> None:
         self.tap = tap
         self.index = index if isinstance(index, tuple) else (index,)
+        for one in self.index:
+            if not isinstance(one, (int, np.integer, slice)) or isinstance(one, bool):
+                raise errors.TargetTypeError(
+                    f"{errors.kind_of(one)} is no index of a unit.",
+                    [("received", errors.received(index))],
+                    "give an int, a slice, or a tuple of these, one for each axis but the batch",
+                )
 
     def key(self, graph: ForwardGraph) -> Hashable:
         place = _one_float(graph, self.tap)
@@ -46,7 +54,7 @@ class Neuron:
                 "give one index or slice for each axis but the batch",
             )
         for index, size in zip(self.index, sizes, strict=True):
-            if isinstance(index, int) and size is not None and not -size <= index < size:
+            if not isinstance(index, slice) and size is not None and not -size <= index < size:
                 raise errors.ClassRangeError(
                     f"unit {index} is out of range: `{place.key}` is {shape}.", [], f"give 0 to {size - 1}"
                 )
@@ -70,7 +78,11 @@ class Channel:
         self.tap = tap
         self.k = k
         self.reduce = reduce
-        if reduce not in _REDUCE:
+        if not isinstance(k, (int, np.integer)) or isinstance(k, bool):
+            raise errors.TargetTypeError(
+                f"{errors.kind_of(k)} is no index of a channel.", [("received", errors.received(k))], "give an int"
+            )
+        if not isinstance(reduce, str) or reduce not in _REDUCE:
             raise errors.ArgumentError(
                 f"reduce={reduce!r} is not a choice.", [("choices", ", ".join(map(repr, _REDUCE)))], "give one of them"
             )
