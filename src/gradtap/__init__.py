@@ -59,11 +59,21 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"gradtap.{name}")
-    if name not in _HOMES:
+    if name not in _HOMES and name not in _MODULES:
         raise AttributeError(f"module 'gradtap' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    try:
+        home = import_module(_HOMES.get(name, f"gradtap.{name}"))
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        from gradtap.errors import MissingExtraError
+
+        raise MissingExtraError(
+            "gradtap needs TensorFlow, which is not installed.",
+            [],
+            ['pip install "gradtap[cpu]" for tensorflow-cpu', 'pip install "gradtap[tf]" for tensorflow'],
+        ) from error
+    value = home if name in _MODULES else getattr(home, name)
     globals()[name] = value
     return value
 

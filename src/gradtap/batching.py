@@ -45,6 +45,12 @@ def run_batch(
     if batch == 0:
         return _run_empty(program, inputs, seeds, values)
     check_memory(program, batch)
+    if batch is None and batch_size is not None:
+        raise errors.ArgumentError(
+            f"batch_size={batch_size} cannot be kept inside of a tf.function that does not know its batch.",
+            [],
+            ["give the batch axis a size in the input_signature", "leave batch_size out"],
+        )
     if batch is None or batch_size is None or batch <= batch_size:
         return run_once(program, [*inputs, *seeds, *values])
 
@@ -189,8 +195,8 @@ def _compare(needed: int, what: str, stays: bool) -> None:
             f"{what} {needed / 1e9:.1f} GB; {free / 1e9 if free else 0:.1f} GB of memory are free.",
             [],
             [
-                "ask for fewer taps or fewer examples at a time",
-                "gradtap.dataset.run(model, data, ..., store, at=...) writes to disk as it goes",
+                "ask for fewer taps",
+                "pass fewer examples at a time, and keep what you need of each result",
             ],
         )
 

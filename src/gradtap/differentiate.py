@@ -82,9 +82,9 @@ def gradients(
     settings = Settings(unconnected, batch_size, training, seed, checks)
     program, parts = ask(model, inputs, question, settings)
     return Gradients(
+        zip((place.key for place in program.places), parts["gradients"], strict=True),
         program.places,
-        parts["gradients"],
-        activations=parts["activations"],
+        activations=Activations.at(program.places, parts["activations"]),
         outputs=program.pack_outputs(parts["outputs"]),
         target=parts["score"][0],
         skipped=program.skipped,
@@ -129,7 +129,7 @@ def activations(
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
     program, parts = ask(model, inputs, _Reading(at), settings)
-    return Activations(program.places, parts["activations"])
+    return Activations.at(program.places, parts["activations"])
 
 
 class _Reading:

@@ -319,7 +319,7 @@ def received(value: object) -> str:
 
 def _dtype_name(value: object) -> str:
     dtype = getattr(value, "dtype", "")
-    return str(getattr(dtype, "name", dtype))
+    return "text" if getattr(dtype, "kind", "") in ("U", "S") else str(getattr(dtype, "name", dtype))
 
 
 def warn(warning: GradtapWarning) -> None:

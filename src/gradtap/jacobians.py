@@ -68,7 +68,7 @@ def jacobian(
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
     program, parts = ask(model, inputs, _Jacobian(at, of), settings)
-    return TapValues(program.places, parts["products"])
+    return TapValues.at(program.places, parts["products"])
 
 
 class _Jacobian(BetweenTaps):

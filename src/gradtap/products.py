@@ -65,7 +65,7 @@ def vjp(
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
     program, parts = ask(model, inputs, _Vjp(at, of, cotangents), settings)
-    return TapValues(program.places, parts["products"])
+    return TapValues.at(program.places, parts["products"])
 
 
 @surgery.unconverted
@@ -114,7 +114,7 @@ def jvp(
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
     program, parts = ask(model, inputs, _Jvp(at, of, tangents), settings)
-    return TapValues(program.places, parts["products"])
+    return TapValues.at(program.places, parts["products"])
 
 
 class BetweenTaps:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,19 +120,17 @@ def report(program: Program, parts: dict[str, list[Tensor]]) -> None:
         return
     named = [name for name, flag in zip(program.watched, raised, strict=True) if flag]
     if "saturated" in named:
-        warnings.warn(
+        errors.warn(
             errors.SaturatedTargetWarning(
                 f"the target {program.target} is saturated for some examples: their softmax or sigmoid is at its "
                 "limit, where rounding has left no gradient. gt.targets.class_score(k, logits=True) differentiates the "
                 "value before it."
-            ),
-            stacklevel=4,
+            )
         )
     first = next((name for name in named if name != "saturated"), None)
     if first is not None:
-        warnings.warn(
-            errors.NonFiniteWarning(f"NaN or infinity in {first}, the first of the tensors looked at that holds any."),
-            stacklevel=4,
+        errors.warn(
+            errors.NonFiniteWarning(f"NaN or infinity in {first}, the first of the tensors looked at that holds any.")
         )
 
 
@@ -148,9 +145,8 @@ def _with_xla(run: Compiled) -> Compiled:
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError, tf.errors.InternalError) as error:
             if state["run"] is run:
                 raise
-            warnings.warn(
-                errors.GradtapWarning(f"XLA refuses this model, going on without it: {str(error).splitlines()[0]}"),
-                stacklevel=5,
+            errors.warn(
+                errors.GradtapWarning(f"XLA refuses this model, going on without it: {str(error).splitlines()[0]}")
             )
             state["run"] = run
             return run(*args)

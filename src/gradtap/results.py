@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import tensorflow as tf
 
@@ -20,14 +20,22 @@ class TapValues(Mapping[str, Tensor]):
     was asked for. Where one address means several tensors, each has a key of its own, and the address itself gives
     them all, as a dict.
 
+    A result may be returned from a `tf.function`; what comes out has the values under their keys, and nothing else.
+
     Args:
-      places: Where each value belongs.
-      values: One tensor for each place.
+      values: Pairs of a key and a tensor.
+      places: Where each value belongs; None where only the keys are known.
     """
 
-    def __init__(self, places: Sequence[Place], values: Sequence[Tensor]) -> None:
-        self._places = {place.key: place for place in places}
-        self._values = dict(zip(self._places, values, strict=True))
+    def __init__(self, values: Iterable[tuple[str, Tensor]], places: Sequence[Place] | None = None) -> None:
+        self._values = dict(values)
+        known = {place.key: place for place in places or ()}
+        self._places = {key: known.get(key) or Place(key, Tap(key), tensor) for key, tensor in self._values.items()}
+
+    @classmethod
+    def at(cls, places: Sequence[Place], tensors: Sequence[Tensor]) -> Self:
+        """One tensor for each place."""
+        return cls(zip((place.key for place in places), tensors, strict=True), places)
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str) and key in self._values:
@@ -106,8 +114,8 @@ class Gradients(TapValues):
     """Gradients of a target with respect to activations; see `gradtap.gradients`.
 
     Args:
+      values: Pairs of a key and a gradient.
       places: Where each gradient belongs.
-      values: The gradients.
       activations: The activations at the same taps.
       outputs: The model's outputs, nested as the model returns them.
       target: What was differentiated, ``(batch,)``.
@@ -116,19 +124,19 @@ class Gradients(TapValues):
 
     def __init__(
         self,
-        places: Sequence[Place],
-        values: Sequence[Tensor],
+        values: Iterable[tuple[str, Tensor]],
+        places: Sequence[Place] | None = None,
         *,
-        activations: Sequence[Tensor],
-        outputs: Structure,
-        target: Tensor,
-        skipped: Mapping[str, str],
+        activations: Activations | None = None,
+        outputs: Structure = None,
+        target: Tensor = None,
+        skipped: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(places, values)
-        self.activations = Activations(places, activations)
+        super().__init__(values, places)
+        self.activations = Activations(()) if activations is None else activations
         self.outputs = outputs
         self.target = target
-        self.skipped = dict(skipped)
+        self.skipped = dict(skipped or {})
 
 
 class Activations(TapValues):

@@ -39,7 +39,7 @@ def placeholder_like(tensor: Tensor) -> Tensor:
 def vectors_for(places: Sequence[Place], given: Any, batch: int | None, what: str) -> list[TensorLike]:
     """One array for each place, from a mapping by address, or from one array for the one place."""
     if isinstance(given, Mapping):
-        by_key = TapValues(places, [None] * len(places))
+        by_key = TapValues.at(places, [None] * len(places))
         unknown = [str(key) for key in given if key not in by_key]
         missing = [p.key for p in places if p.key not in given and str(p.tap) not in given]
         if unknown or missing:

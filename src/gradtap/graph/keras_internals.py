@@ -25,7 +25,8 @@ BOOKKEEPING = frozenset(
         "supports_jit", "_compile_config", "_compile_loss", "_compile_metrics", "_compiled_trainable_state",
         "_compute_loss_has_training_arg", "_distribute_strategy", "_eval_epoch_iterator", "_initial_epoch",
         "_jit_compile", "_loss_tracker", "_run_eagerly", "compiled", "history", "loss", "optimizer",
-        "predict_function", "steps_per_execution", "stop_training", "test_function", "train_function",
+        "predict_function", "steps_per_execution", "stop_training",
+        "stop_evaluating", "stop_predicting", "test_function", "train_function",
         "unrolled_steps_per_execution", "call", "_inputs", "_inputs_struct", "_outputs", "_outputs_struct", "_nodes",
         "_nodes_by_depth", "_operations_by_depth",
         # Keras 2

@@ -40,5 +40,12 @@ def first_order() -> Iterator[None]:
 
 
 def is_mean(op: Operation) -> bool:
-    """Whether an op is the `stop_gradient` on a mean that `tf.nn.moments` makes; a user's own has another name."""
-    return op.type == "StopGradient" and bool(op.name.endswith("moments/StopGradient"))
+    """Whether an op is the `stop_gradient` on a mean that `tf.nn.moments` makes.
+
+    It is known by its neighbours and by their names. A user's own stands among others, or bears another name.
+    """
+    scope, _, name = op.name.rpartition("/")
+    if op.type != "StopGradient" or name != "StopGradient":
+        return False
+    used_by = {user.name for user in op.outputs[0].consumers() if user.type == "SquaredDifference"}
+    return op.inputs[0].op.name == f"{scope}/mean" and f"{scope}/SquaredDifference" in used_by

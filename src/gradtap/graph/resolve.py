@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gradtap import errors
-from gradtap.graph import explain, op_names, sides
+from gradtap.graph import explain, op_names, sides, surgery
 from gradtap.graph import keras_internals as internals
 from gradtap.graph.capture import LayerCall
 from gradtap.graph.tracing import ForwardGraph, TracedLayer
 from gradtap.tap import SIDES, Tap, path_matches
-from gradtap.types import Address, Layer, Tensor
+from gradtap.types import Address, Layer, Operation, Tensor
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def resolve(graph: ForwardGraph, at: Address | Sequence[Address]) -> list[Place]
         except errors.GradtapError as error:
             wrong.append(error)
     errors.raise_all(wrong)
-    order = {op: i for i, op in enumerate(graph.graph.get_operations())}
-    return sorted(places.values(), key=lambda place: order[place.tensor.op])
+    order = {op: float(i) for i, op in enumerate(graph.graph.get_operations())}
+    return sorted(places.values(), key=lambda place: _position(place.tensor.op, order))
 
 
 class _Finder:
@@ -120,16 +120,21 @@ class _Finder:
         return [replace(place, group=written) for place in places] if tap.call == "*" else places
 
     def _in_graph_without_layers(self, tap: Tap, written: str) -> list[Place]:
-        found = op_names.tensors_named(self.graph, tap, written)
+        names = op_names.tensors_named(self.graph, tap, written)
+        found = {tensor.name: self._own(tensor) for tensor in names}
         if tap.is_pattern:
             if not found:
                 raise errors.NoMatchError(
                     f"`{written}` matches no op of floats.", [], "gt.taps(model, inputs) lists them"
                 )
-            return [Place(t.name, Tap.op(t.name), t, by_pattern=True) for t in found]
+            return [Place(name, Tap.op(name), tensor, by_pattern=True) for name, tensor in found.items()]
         if len(found) == 1:
-            return [Place(written, Tap.op(found[0].name), found[0])]
-        return [Place(t.name, Tap.op(t.name), t, group=written) for t in found]
+            return [Place(written, Tap.op(name), tensor) for name, tensor in found.items()]
+        return [Place(name, Tap.op(name), tensor, group=written) for name, tensor in found.items()]
+
+    def _own(self, tensor: Tensor) -> Tensor:
+        with self.graph.lock:
+            return surgery.own_output(self.graph.graph, tensor, self.graph.forward_ops)
 
     def _by_class(self, asked: type) -> list[Place]:
         layers = [layer for layer in self.graph.layers if asked in layer.classes]
@@ -275,7 +280,7 @@ class _Finder:
     def _op(self, tap: Tap, written: str) -> Place:
         graph = self.graph.graph
         try:
-            return Place(written, tap, graph.get_tensor_by_name(tap.path))
+            return Place(written, tap, self._own(graph.get_tensor_by_name(tap.path)))
         except (KeyError, ValueError):
             names = [o.name for op in graph.get_operations() for o in op.outputs if not o.name.startswith("gradtap/")]
             close = errors.nearest(tap.path, names)
@@ -316,6 +321,14 @@ def _hints(asked: Any) -> list[str]:
 def _called(layer: TracedLayer) -> str:
     """A layer as messages name it."""
     return f"`{layer.path}` ({layer.kind})" if layer.path else f"the model{f' ({layer.kind})' if layer.kind else ''}"
+
+
+def _position(op: Operation, order: Mapping[Operation, float]) -> float:
+    """Where an op stands in the forward pass; a copy that was put in later stands right behind its original."""
+    copies = 0
+    while op.name.startswith("gradtap/own_"):
+        op, copies = op.inputs[0].op, copies + 1
+    return order[op] + copies / 4
 
 
 def _of_call(place: Place, call: LayerCall) -> Place:

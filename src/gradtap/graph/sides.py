@@ -63,6 +63,11 @@ def _own_inputs(graph: ForwardGraph, call: LayerCall) -> list[Tensor]:
     return call.inputs
 
 
+def _own_output(graph: ForwardGraph, tensor: Tensor) -> Tensor:
+    with graph.lock:
+        return surgery.own_output(graph.graph, tensor, graph.forward_ops)
+
+
 def _within(graph: ForwardGraph, path: str, call: LayerCall) -> list[LayerCall]:
     """The calls of an inner layer during one call of an outer one."""
     inner = graph.calls.get(path, [])
@@ -71,6 +76,7 @@ def _within(graph: ForwardGraph, path: str, call: LayerCall) -> list[LayerCall]:
 
 def _preactivation(graph: ForwardGraph, layer: TracedLayer, call: LayerCall) -> list[Tensor]:
     if call.preactivation is not None:
+        call.preactivation = _own_output(graph, call.preactivation)
         return [call.preactivation]
     if layer.kind in _ACTIVATION_LAYERS:
         return _own_inputs(graph, call)[:1]
@@ -90,7 +96,7 @@ def _attention(graph: ForwardGraph, layer: TracedLayer, call: LayerCall) -> list
     ops = graph.graph.get_operations()[call.first_op : call.last_op]
     found = [op.outputs[0] for op in ops if op.type == "Softmax"]
     if found:
-        return found if len(found) == 1 else []
+        return [_own_output(graph, found[0])] if len(found) == 1 else []
     inner = _within(graph, f"{layer.path}/_softmax", call)  # a softmax over several axes is no Softmax op
     return inner[0].outputs[:1] if inner else []
 

@@ -17,8 +17,11 @@ from tensorflow.python.autograph.core import converter
 from tensorflow.python.autograph.impl import api as autograph
 from tensorflow.python.framework import convert_to_constants
 
-from gradtap.graph import moments
+from gradtap.graph import moments, second_rules
 from gradtap.types import Compiled, Operation, Structure, Tensor
+
+#: Where a loop or a condition keeps the graphs that its own gradient is built from.
+_BODIES = ("_body_graph", "_true_graph", "_false_graph")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -47,8 +50,18 @@ def wrap(function: Callable[..., Structure], specs: Sequence[Any]) -> Any:
     # The holder keeps the Python function, and with it the model that it closes over, for functions that make
     # variables. Ours makes none.
     wrapped._variable_holder._fn = None
-    _mark(filter(moments.is_mean, wrapped.graph.get_operations()), moments.GRADIENT)
+    _mark(filter(moments.is_mean, _with_inner(wrapped.graph.get_operations())), moments.GRADIENT)
     return wrapped
+
+
+def _with_inner(ops: Iterable[Operation]) -> Iterator[Operation]:
+    """Some ops, and those of the bodies of the loops and of the branches among them, which gradients are built from."""
+    for op in ops:
+        yield op
+        for name in _BODIES:
+            body = getattr(op, name, None)
+            if body is not None:
+                yield from _with_inner(body.get_operations())
 
 
 def _mark(ops: Iterable[Operation], gradient: str) -> None:
@@ -121,10 +134,15 @@ def differentiate(score: Tensor | list[Tensor], tensors: Sequence[Tensor], *, or
       A dense tensor for each of ``tensors``, or None where no gradient arrives.
     """
     graph = (score[0] if isinstance(score, list) else score).graph
+    before = op_count(graph)
     with inside(graph), moments.first_order() if order == 1 else nullcontext():
         gradients = tf.gradients(score, list(tensors))
         # A gather's gradient comes as slices; what a caller sees is always dense.
-        return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+        dense = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+    for op in _with_inner(graph.get_operations()[before:]):
+        if op.type in second_rules.RULES:
+            _mark([op], second_rules.RULES[op.type])
+    return dense
 
 
 def vectorised_gradients(value: Tensor, tensors: Sequence[Tensor], rows: Tensor) -> list[Tensor]:
@@ -250,6 +268,30 @@ def own_copy(graph: Any, tensor: Tensor, first_op: int, last_op: int) -> Tensor:
         return tensor
     with inside(graph):
         copy = tf.identity(tensor, name="own_input")
+    replace_input(users, tensor, copy)
+    return copy
+
+
+def own_output(graph: Any, tensor: Tensor, forward_ops: int) -> Tensor:
+    """Put a tensor of its own between an op and those that use its output.
+
+    The gradient rules of many ops (`Tanh`, `Softmax`, `Exp`) read the op's output. Where that is the very tensor that
+    is tapped, a second derivative takes it to be held, and forgets that it depends on what comes before.
+
+    Args:
+      graph: The traced graph.
+      tensor: What an op of the forward pass gives.
+      forward_ops: How many ops the forward pass has; backward ops stay as they are.
+    """
+    own = [op for op in tensor.consumers() if op.name.startswith("gradtap/own_output")]
+    if own:
+        return own[0].outputs[0]
+    forward = set(graph.get_operations()[:forward_ops])
+    users = [op for op in tensor.consumers() if op in forward or op.name.startswith("gradtap/own_input")]
+    if tensor.op.type in ("Identity", "Placeholder") or not users:
+        return tensor
+    with inside(graph):
+        copy = tf.identity(tensor, name="own_output")
     replace_input(users, tensor, copy)
     return copy
 

@@ -70,6 +70,7 @@ class ForwardGraph:
       elsewhere: Paths of layers that ran inside a loop's or branch's own graph.
       draws: What the model draws from its random number generators.
       training: The flag the model was called with.
+      forward_ops: How many ops the forward pass has; what was added to the graph since comes after.
       has_states: Whether the states of recurrent layers were traced.
       programs: What was built on this graph, by whoever built it.
       lock: Held while ops are added to the graph.
@@ -87,6 +88,7 @@ class ForwardGraph:
     elsewhere: set[str]
     draws: list[Draw]
     training: bool
+    forward_ops: int = 0
     has_states: bool = False
     programs: dict[Any, Any] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -159,6 +161,7 @@ def trace_forward(
             elsewhere=recorder.elsewhere,
             draws=recorder.draws,
             training=training,
+            forward_ops=surgery.op_count(wrapped.graph),
             has_states=states,
         )
 

@@ -56,7 +56,7 @@ def _missing_target(graph: ForwardGraph) -> errors.MissingTargetError:
             f"{predicted}, the largest score of each example",
             f"target=gt.targets.class_score({k}{option}, logits=True), the value before a softmax",
             f"target=gt.targets.loss(fn, y_true{option})",
-            "target=a callable: outputs -> (batch,)",
+            "a callable: outputs -> (batch,)",
         ],
     )
 
