@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -480,6 +481,35 @@ def sequential_in_sequential():
     return Case(model, rows, lambda: suffixes(rows, ["inner/a", "b", "c"], steps, pick(1)))
 
 
+@case
+def nested_model_with_skips_inside_and_around():
+    """One tensor goes to the inner model, to a layer inside of it and around both: each input is told apart."""
+    a, deep, last = layers.Dense(3, activation="tanh", name="a"), layers.Dense(3, name="deep"), layers.Dense(2)
+    inside = keras.Input((3,), name="in")
+    inner = keras.Model(inside, layers.Add(name="both")([deep(inside) ** 2, inside]), name="inner")
+    x = keras.Input((4,))
+    h = a(x)
+    model = keras.Model(x, last(layers.Multiply(name="product")([inner(h), h])))
+    rows = draws(3, 4)
+    v = np.tanh(ref.dense(rows, a))
+
+    def whole(at_deep, at_both, around):
+        return ref.dense((ref.dense(at_deep, deep) ** 2 + at_both) * around, last)[:, 1]
+
+    return Case(
+        model,
+        rows,
+        lambda: {
+            "inner/deep:input": (v, lambda t: whole(t, v, v)),
+            "inner:input": (v, lambda t: whole(t, t, v)),
+            "inner/both:input.1": (v, lambda t: whole(v, t, v)),
+            "inner/in": (v, lambda t: whole(t, t, v)),
+            "product:input.1": (v, lambda t: whole(v, v, t)),
+            "a": (v, lambda t: whole(t, t, t)),
+        },
+    )
+
+
 class Block(layers.Layer):
     """A custom layer with its own weight and a layer inside."""
 
@@ -818,6 +848,38 @@ def masked_steps():
     return Case(model, ids, taps)
 
 
+class Tokens(layers.Layer):
+    """Hands on what its embedding returns, and with it the mask that hangs on the tensor."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.embed = layers.Embedding(7, 3, mask_zero=True)
+
+    def build(self, shape):
+        self.embed.build(shape)
+
+    def call(self, ids):
+        return self.embed(ids)
+
+
+@case
+def mask_from_a_layer_inside():
+    tokens, lstm, last = Tokens(name="tokens"), layers.LSTM(4, name="lstm"), layers.Dense(2, name="last")
+    ids = keras.Input((None,), dtype="int32")
+    model = keras.Model(ids, last(lstm(tokens(ids))))
+    rows = np.array([[1, 2, 0, 0], [4, 5, 3, 1], [6, 0, 0, 0]])
+    end = chain(dense(last), pick(1))
+
+    def hidden(t):
+        return ref.lstm(t, lstm, mask=rows != 0)[0][:, -1]
+
+    def taps():
+        vectors = ref.weights(tokens.embed)["embeddings"][rows]
+        return {"tokens": (vectors, chain(hidden, end)), "tokens/embed": (vectors, chain(hidden, end))}
+
+    return Case(model, rows, taps)
+
+
 @case
 def bidirectional():
     both = layers.Bidirectional(layers.LSTM(3, name="steps"), name="both")
@@ -1079,6 +1141,18 @@ def test_inside_a_tf_function_of_unknown_batch(name):
         assert_same_numbers(value, whole, 1e-12)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_order_of_asking_changes_no_number(seed):
+    """Inputs of layers are told apart by ops that are put into the kept graph: whichever is asked first."""
+    with float64_policy():
+        one = CASES["nested_model_with_skips_inside_and_around"]()
+    expected = one.taps()
+    for address in np.random.default_rng(seed).permutation(list(expected)):
+        activations, score = expected[address]
+        g = gt.gradients(one.model, one.inputs, target=1, at=str(address))
+        assert_same_numbers(g.only, central_differences(score, activations))
+
+
 # -- models that were never called -------------------------------------------------------------------------------------
 
 
@@ -1327,6 +1401,100 @@ def test_functions_are_told_whether_they_train(float64):
     x = draws(2, 3)
     np.testing.assert_array_equal(gt.gradients(model, x, at=":input").only, np.ones((2, 3)))
     np.testing.assert_array_equal(gt.gradients(model, x, at=":input", training=True).only, np.full((2, 3), 3.0))
+
+
+# -- models that read what is not theirs -------------------------------------------------------------------------------
+
+
+class Settings:
+    """A plain object, with an attribute, an object inside, and methods that read them."""
+
+    def __init__(self):
+        self.factor = 1.0
+        self.inner = SimpleNamespace(factor=1.0)
+        self.table = {"factor": 1.0}
+
+    def by_attribute(self, x):
+        return tf.reduce_sum(x, -1) * self.factor
+
+    def by_inner(self, x):
+        return tf.reduce_sum(x, -1) * self.inner.factor
+
+    def by_table(self, x):
+        return tf.reduce_sum(x, -1) * self.table["factor"]
+
+    def by_method(self, x):
+        return self.by_inner(x)
+
+
+class Scaled(layers.Layer):
+    """A layer that reads a plain object of its own."""
+
+    def __init__(self, settings):
+        super().__init__()
+        self.settings = settings
+
+    def call(self, x):
+        return keras.ops.sum(x, -1) * self.settings.inner.factor
+
+
+class ScaledModule(tf.Module):
+    """A module that reads a plain object of its own."""
+
+    def __init__(self, settings):
+        super().__init__()
+        self.settings = settings
+
+    def __call__(self, x):
+        return self.settings.by_attribute(x)
+
+
+GLOBAL = SimpleNamespace(factor=1.0)
+
+
+def reads_a_global(x):
+    return tf.reduce_sum(x, -1) * GLOBAL.factor
+
+
+READERS = {
+    "bound_method": lambda s: (s.by_attribute, lambda: setattr(s, "factor", 3.0)),
+    "object_in_an_object": lambda s: (s.by_inner, lambda: setattr(s.inner, "factor", 3.0)),
+    "table": lambda s: (s.by_table, lambda: s.table.update(factor=3.0)),
+    "method_that_calls_another": lambda s: (s.by_method, lambda: setattr(s.inner, "factor", 3.0)),
+    "closure": lambda s: (lambda x: s.by_attribute(x), lambda: setattr(s, "factor", 3.0)),
+    "helper": lambda s: (lambda x: reads_a_global(x), lambda: setattr(GLOBAL, "factor", 3.0)),
+    "layer": lambda s: (Scaled(s), lambda: setattr(s.inner, "factor", 3.0)),
+    "module": lambda s: (ScaledModule(s), lambda: setattr(s, "factor", 3.0)),
+    "lambda_layer": lambda s: (layers.Lambda(lambda x: s.by_inner(x)), lambda: setattr(s.inner, "factor", 3.0)),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_change_in_what_the_python_of_a_model_reads_is_seen(reader, monkeypatch):
+    monkeypatch.setattr(GLOBAL, "factor", 1.0)
+    model, change = READERS[reader](Settings())
+    x = np.ones((2, 3), "float32")
+    for factor in (1.0, 1.0):
+        np.testing.assert_array_equal(gt.gradients(model, x, at=":input").only, np.full((2, 3), factor))
+    change()
+    for factor in (3.0, 3.0):
+        np.testing.assert_array_equal(gt.gradients(model, x, at=":input").only, np.full((2, 3), factor))
+
+
+def test_a_change_in_what_it_does_not_read_costs_no_trace():
+    """A counter beside, a new attribute: nothing that the function names."""
+    runs = []
+    settings = Settings()
+
+    def model(x):
+        runs.append(1)
+        return settings.by_attribute(x)
+
+    for step in range(3):
+        settings.step = step
+        settings.inner.factor = float(step)
+        gt.gradients(model, np.ones((2, 3)), at=":input")
+    assert len(runs) == 1
 
 
 # -- ops ---------------------------------------------------------------------------------------------------------------

@@ -181,8 +181,7 @@ def check_memory(program: Program, batch: int | None) -> None:
         sizes = place.tensor.shape.as_list()[1:] if place.tensor.shape.rank else []
         if None not in sizes:
             per_example += int(np.prod(sizes, dtype=np.int64)) * place.tensor.dtype.size
-    # The activations come with their gradients.
-    needed = 2 * per_example * batch
+    needed = program.copies * per_example * batch
     if needed > _UNWATCHED_BYTES:
         _compare(needed, "the result would take", stays=False)
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
+import tensorflow as tf
+
 from gradtap import errors
 from gradtap.asking import Settings, Unconnected, ask
 from gradtap.graph import surgery
+from gradtap.graph.arrays import like
 from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, assemble, program_for
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
-from gradtap.vectors import like
 
 Replacement = TensorLike | Callable[[Tensor], TensorLike]
 
@@ -103,7 +105,8 @@ class _Patch:
             """From the inputs and the first so many replaced places to the next one, or to the outputs."""
             fetched = [places[count].tensor] if count < len(places) else graph.outputs
             watch = dict(zip(graph.output_names, graph.outputs, strict=True)) if count == len(places) else None
-            feeds = [*graph.all_feeds, *(place.tensor for place in places[:count])]
+            fed = [*graph.all_feeds, *(place.tensor for place in places[:count])]
+            feeds = list({tensor.ref(): tensor for tensor in fed}.values())
             key = ("patch", tuple(p.tensor.name for p in places), count, settings.checks, trace.jit_compile)
             return program_for(
                 graph,
@@ -119,16 +122,24 @@ class _Patch:
             )
 
         def run(*feeds: Tensor) -> list[Tensor]:
-            own, given = list(feeds[: len(graph.all_feeds)]), iter(feeds[len(graph.all_feeds) :])
-            fed: list[Tensor] = []
+            inputs, given = feeds[: len(graph.all_feeds)], iter(feeds[len(graph.all_feeds) :])
+            # By tensor: an input can be replaced as well, and two addresses may mean the same.
+            fed = dict(zip((tensor.ref() for tensor in graph.all_feeds), inputs, strict=True))
             for count, (place, replacement) in enumerate(found):
                 if callable(replacement):
-                    activations = stage(count).run(*own, *fed)[0]
-                    value = replacement(activations)
-                    fed.append(like(value, place.tensor, activations.shape[0], f"replaced values of `{place.key}`"))
+                    activations = stage(count).run(*fed.values())[0]
+                    what = f"replaced values of `{place.key}`"
+                    value = like(replacement(activations), place.tensor, activations.shape[0], what)
                 else:
-                    fed.append(next(given))
-            return list(stage(len(found)).run(*own, *fed))
+                    value = next(given)
+                fed[place.tensor.ref()] = _for_each(value, inputs[0])
+            return list(stage(len(found)).run(*fed.values()))
 
         last = stage(len(found))
         return Program(run, places, last.counts, graph.pack_outputs, last.watched)
+
+
+def _for_each(value: Tensor, inputs: Tensor) -> Tensor:
+    """A value for all examples becomes one for each, where only the run itself knows how many there are."""
+    unknown = inputs.shape.rank and inputs.shape[0] is None
+    return tf.repeat(value, tf.shape(inputs)[0], axis=0) if unknown and value.shape[0] == 1 else value

@@ -10,13 +10,15 @@ import tensorflow as tf
 from gradtap.asking import Settings, Unconnected, address_key, ask, watched
 from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery
+from gradtap.graph.arrays import like
 from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, assemble
 from gradtap.results import TapValues
+from gradtap.second_order import differentiate_again
 from gradtap.types import Address, Model, Structure, TensorLike
-from gradtap.vectors import like, one_place, placeholder_like, vectors_for
+from gradtap.vectors import one_place, placeholder_like, vectors_for
 
 
 @surgery.unconverted
@@ -174,7 +176,7 @@ class _Jvp(BetweenTaps):
         tangents = [fed[places.index(place)] for place in kept]
         with surgery.inside(graph.graph):
             change = tf.add_n([tf.reduce_sum(s * v) for s, v in zip(slopes, tangents, strict=True)])
-        product = surgery.differentiate(change, [cotangent], order=2)[0]
+        product = differentiate_again(change, [cotangent])[0]
         with surgery.inside(graph.graph):
             product = tf.zeros_like(of.tensor) if product is None else product
         watch = watched(graph, kept) if settings.checks else None

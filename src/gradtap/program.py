@@ -30,6 +30,7 @@ class Program:
       skipped: Places that were left out, with the reason.
       target: What is differentiated, as messages show it.
       pack_outputs: Nests the model's flat outputs as the model returns them.
+      copies: How often the result holds a tensor of the size of its taps.
     """
 
     run: Compiled
@@ -39,6 +40,7 @@ class Program:
     watched: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     target: str = ""
+    copies: int = 2  # the activations come with their gradients
 
     def split(self, fetched: Sequence[Tensor]) -> dict[str, list[Tensor]]:
         """The fetched tensors by the part they belong to."""

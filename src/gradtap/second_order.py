@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from gradtap import errors
 from gradtap.asking import Settings, Unconnected, address_key, ask, watched
 from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery
@@ -16,7 +18,7 @@ from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, assemble
 from gradtap.results import TapValues
 from gradtap.targets import Target, as_target
-from gradtap.types import Address, Model, Structure, TensorLike
+from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 from gradtap.vectors import placeholder_like, vectors_for
 
 
@@ -99,7 +101,7 @@ class _Hvp:
         vectors = [fed[places.index(place)] for place in kept]
         with surgery.inside(graph.graph):
             along = tf.add_n([tf.reduce_sum(s * v) for s, v in zip(slopes, vectors, strict=True)])
-        products = surgery.differentiate(along, [place.variable for place in kept], order=2)
+        products = differentiate_again(along, [place.variable for place in kept])
         with surgery.inside(graph.graph):
             # No path means that the slope does not depend on the activations: an exact zero.
             exact = [tf.zeros_like(p.tensor) if h is None else h for p, h in zip(kept, products, strict=True)]
@@ -114,3 +116,27 @@ class _Hvp:
         )
         program.target = repr(self.target)
         return program
+
+
+def differentiate_again(score: Tensor, tensors: Sequence[Tensor]) -> list[Tensor | None]:
+    """Differentiate what holds first derivatives.
+
+    Args:
+      score: What is differentiated; a product of gradients.
+      tensors: With respect to what.
+
+    Returns:
+      A tensor for each of ``tensors``, or None where no gradient arrives.
+
+    Raises:
+      NonDifferentiableError: TensorFlow knows no derivative of one of the gradients.
+    """
+    try:
+        return surgery.differentiate(score, tensors, order=2)
+    except LookupError as error:
+        kind = re.search(r"op type: (\w+)", str(error))
+        raise errors.NonDifferentiableError(
+            "the model can be differentiated once, and not twice.",
+            [("why", f"TensorFlow knows no derivative of {kind[1] if kind else 'the gradient of an op'}")],
+            ["tap a layer after it", "differences of gt.gradients at gt.patch-ed activations"],
+        ) from error

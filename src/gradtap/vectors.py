@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from gradtap import errors
+from gradtap.graph.arrays import like
 from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.results import TapValues
@@ -57,31 +58,3 @@ def vectors_for(places: Sequence[Place], given: Any, batch: int | None, what: st
         )
     named = zip(arrays, places, strict=True)
     return [like(array, place.tensor, batch, f"{what} for `{place.key}`") for array, place in named]
-
-
-def like(value: TensorLike, tensor: Tensor, batch: int | None, what: str) -> Tensor:
-    """An array of the dtype of a tensor of the graph, checked against its shape.
-
-    Raises:
-      InputShapeError: Another shape; a batch axis of one stands for every example.
-    """
-    try:
-        array = tf.cast(tf.convert_to_tensor(value), tensor.dtype)
-    except (ValueError, TypeError) as error:
-        raise errors.InputDtypeError(
-            f"the {what} cannot be made a tensor.", [("received", repr(value)[:120])], "give an array of numbers"
-        ) from error
-    wanted = tensor.shape.as_list() if tensor.shape.rank is not None else None
-    given = array.shape.as_list()
-    if wanted is not None:
-        wanted[0] = batch
-        fits = len(given) == len(wanted) and all(
-            a == b or None in (a, b) or (i == 0 and a == 1) for i, (a, b) in enumerate(zip(given, wanted, strict=True))
-        )
-        if not fits:
-            raise errors.InputShapeError(
-                f"the {what} have shape {tuple(given)}, the activations {tuple(wanted)}.", [], "give them that shape"
-            )
-    if batch is not None and given[0] == 1 and batch > 1:
-        array = tf.repeat(array, batch, axis=0)
-    return array

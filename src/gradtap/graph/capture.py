@@ -7,6 +7,7 @@ the model meanwhile, and whatever happens the layers are put back as they were f
 
 from __future__ import annotations
 
+import inspect
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,7 @@ class LayerCall:
       output_structure: The nest it returned, with positions at the leaves.
       preactivation: What its ``activation`` was applied to; None where it has none.
       states: Of a recurrent layer, where they were asked for.
+      projections: The query, key and value of an attention layer that projects none.
       first_op: Number of ops in the graph before the call.
       last_op: Number of ops in the graph after the call.
     """
@@ -49,6 +51,7 @@ class LayerCall:
     output_structure: Structure = 0
     preactivation: Tensor | None = None
     states: list[LoopState] = field(default_factory=list)
+    projections: dict[str, Tensor] = field(default_factory=dict)
     first_op: int = 0
     last_op: int = 0
 
@@ -114,6 +117,10 @@ class Recorder:
             attributes["inner_loop"] = recorded_inner_loop(
                 layer, layer.inner_loop, self._is_recording, self._record_states
             )
+        if internals.attends_unprojected(layer):
+            for method, names in internals.ATTENDING.items():
+                undo.append((attributes, method, attributes.get(method, _ABSENT)))
+                attributes[method] = self._recorded_attending(getattr(layer, method), names)
         if callable(activation) and not internals.is_callable_node(activation):
             undo.append((attributes, "activation", activation))
             attributes["activation"] = self._recorded_activation(activation)
@@ -131,7 +138,7 @@ class Recorder:
         self._calls_under_way[-1].states = states
 
     def _recorded_call(self, layer: Layer, path: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        is_input_of = weakref.ref(layer)
+        reference = weakref.ref(layer)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if not self._is_ours():
@@ -140,6 +147,8 @@ class Recorder:
                 if surgery.is_inside(surgery.current_graph(), self._graph):
                     self.elsewhere.add(path)
                 return original(*args, **kwargs)
+            if internals.takes_batch_for_length(reference(), args):
+                raise ValueError(f"`{path}` needs to know how many steps the sequence has")
             record = LayerCall(_tensors([args, kwargs], self._graph), first_op=surgery.op_count(self._graph))
             self._calls_under_way.append(record)
             try:
@@ -152,7 +161,7 @@ class Recorder:
             result = self._own_tensors(result, record)
             record.last_op = surgery.op_count(self._graph)
             self.calls.setdefault(path, []).append(record)
-            self._record_inputs(is_input_of(), path, record)
+            self._record_inputs(reference(), path, record)
             return result
 
         call.__wrapped__ = original  # type: ignore[attr-defined]  # its signature is the original's
@@ -175,7 +184,22 @@ class Recorder:
         for placeholder, tensor in zip(internals.input_layers(layer), record.inputs, strict=False):
             if placeholder is not None:
                 below = f"{path}/{placeholder.name}" if path else str(placeholder.name)
-                self.calls.setdefault(below, []).append(LayerCall([tensor], [tensor]))
+                given = LayerCall([tensor], [tensor], first_op=record.first_op, last_op=record.last_op)
+                self.calls.setdefault(below, []).append(given)
+
+    def _recorded_attending(self, original: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
+        """Give query, key and value a tensor each, though the layer may have been given the same one for all."""
+        signature = inspect.signature(original)
+
+        def attend(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs)
+            for name in names:
+                if self._is_recording() and _is_tensor(given.arguments.get(name), self._graph):
+                    own = _identity(given.arguments[name])
+                    self._calls_under_way[-1].projections[name] = given.arguments[name] = own
+            return original(*given.args, **given.kwargs)
+
+        return attend
 
     def _recorded_activation(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def activation(x: Any, *args: Any, **kwargs: Any) -> Any:

@@ -117,10 +117,12 @@ def _other_branch(
 def _path(graph: ForwardGraph, score: Tensor) -> str:
     """The outermost layers that the score depends on, in the order they ran."""
     needed = surgery.ancestors([score])
+    position = {op: i for i, op in enumerate(graph.graph.get_operations())}
     steps = []
     for path, calls in graph.calls.items():
-        if path and "/" not in path and any(o.op in needed for call in calls for o in call.outputs):
-            steps.append((calls[0].first_op, path))
+        outputs = [position[o.op] for call in calls for o in call.outputs if o.op in needed]
+        if path and "/" not in path and outputs:
+            steps.append((min(outputs), path))
     names = [path for _, path in sorted(steps)]
     if len(names) > 7:
         names = [*names[:3], "...", *names[-3:]]

@@ -7,12 +7,18 @@ fingerprint: a trace sees those by itself.
 The full description walks through every attribute. In between, it is enough that every attribute is still bound to the
 very same object: objects cannot be mistaken for one another as long as they live, and those that may be kept alive
 without harm (numbers, text) are.
+
+Of what is no part of a model, the globals of a function or a plain object in an attribute, only that counts which the
+model's code reads, by the names that the code mentions.
 """
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from gradtap.graph import keras_internals as internals
@@ -20,6 +26,13 @@ from gradtap.graph import keras_internals as internals
 _SIMPLE = (bool, int, float, complex, str, bytes, type(None))
 _CONTAINERS = (list, tuple, set, frozenset, Mapping)
 _DEPTH = 3
+
+#: Code that is not followed: it does not change, and it is large.
+_LIBRARIES = frozenset(
+    {"keras", "keras_hub", "numpy", "tensorflow", "tf_keras", *sys.stdlib_module_names} - {"__main__"}
+)
+
+_Names = frozenset[str]
 
 
 class Fingerprint:
@@ -69,14 +82,14 @@ class _Description:
         self.objects: list[Any] = []
         self.simple: list[Any] = []
         self.nodes: list[Any] = []
-        #: Whether all that was described are attributes, so that their bindings say it all.
+        #: Whether all that was described are attributes of layers, so that their bindings say it all.
         self.plain = True
-        seen: set[int] = set()
+        self._seen: set[Any] = set()
         self._stack = [root]
         while self._stack:
             node = self._stack.pop()
-            if id(node) not in seen:
-                seen.add(id(node))
+            if id(node) not in self._seen:
+                self._seen.add(id(node))
                 self._node(node)
 
     def _node(self, node: Any) -> None:
@@ -84,11 +97,12 @@ class _Description:
         self.objects.append(node)
         self.nodes.append(node)
         self.plain = self.plain and not hasattr(node, "__code__") and _is_weakly_referable(node)
+        names = _names_in(node.__code__) if hasattr(node, "__code__") else _names_in_methods(type(node))
         for name, value in _state(node):
             self.facts.append(name)
-            self._value(value, _DEPTH)
+            self._value(value, _DEPTH, names)
 
-    def _value(self, value: Any, depth: int) -> None:
+    def _value(self, value: Any, depth: int, names: _Names) -> None:
         if type(value) in _SIMPLE:
             self.facts.append(value)
             self.simple.append(value)
@@ -98,12 +112,62 @@ class _Description:
             if isinstance(value, Mapping):
                 self.facts.append(tuple(map(str, value)))
             for item in items:
-                self._value(item, depth - 1)
+                self._value(item, depth - 1, names)
         else:
             self.facts.append(id(value))
             self.objects.append(value)
-            if internals.is_callable_node(value):
+            if internals.is_callable_node(value) or _is_own_code(value):
                 self._stack.append(value)
+            elif names:
+                self._read(value, names)
+
+    def _read(self, thing: Any, names: _Names) -> None:
+        """What code reads of a thing that is no part of a model: what it names there, and what methods it names read."""
+        held = getattr(thing, "__dict__", None)
+        if held is None or (id(thing), names) in self._seen:
+            return
+        self._seen.add((id(thing), names))
+        methods = _methods(type(thing))
+        for name in sorted(names):
+            if name in held:
+                self.plain = False
+                self.facts.append(name)
+                self._value(held[name], _DEPTH, names)
+            elif name in methods:
+                self._stack.append(methods[name])
+                self._read(thing, _names_in(methods[name].__code__))
+
+
+def _is_own_code(value: Any) -> bool:
+    return isinstance(value, (FunctionType, MethodType)) and not _is_of_library(value)
+
+
+def _is_of_library(thing: Any) -> bool:
+    return str(getattr(thing, "__module__", None)).partition(".")[0] in _LIBRARIES
+
+
+@lru_cache(maxsize=4096)
+def _names_in(code: CodeType) -> _Names:
+    """All names that code mentions, the functions inside of it included."""
+    inner = (_names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return frozenset(code.co_names).union(code.co_freevars, *inner)
+
+
+@lru_cache(maxsize=1024)
+def _methods(kind: type) -> dict[str, FunctionType]:
+    """The functions and properties of a class and of those it inherits from, but for those of libraries."""
+    found: dict[str, FunctionType] = {}
+    for one in kind.__mro__:
+        for name, value in ({} if _is_of_library(one) else vars(one)).items():
+            function = getattr(value, "fget", None) or getattr(value, "__func__", value)
+            if isinstance(function, FunctionType):
+                found.setdefault(name, function)
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _names_in_methods(kind: type) -> _Names:
+    return frozenset().union(*(_names_in(method.__code__) for method in _methods(kind).values()))
 
 
 def _state(node: Any) -> Iterable[tuple[str, Any]]:
@@ -112,7 +176,7 @@ def _state(node: Any) -> Iterable[tuple[str, Any]]:
         cells = zip(code.co_freevars, getattr(node, "__closure__", None) or (), strict=False)
         known = node.__globals__
         yield from ((name, _content(cell)) for name, cell in cells)
-        yield from ((name, known[name]) for name in code.co_names if name in known)
+        yield from ((name, known[name]) for name in sorted(_names_in(code)) if name in known)
         yield "defaults", node.__defaults__
         yield "self", getattr(node, "__self__", None)
         return

@@ -19,7 +19,7 @@ from gradtap.graph.fingerprint import Fingerprint
 from gradtap.graph.inputs import Feeds
 from gradtap.graph.sources import Source
 from gradtap.graph.tracing import TRACING, ForwardGraph, call_error, trace_forward
-from gradtap.types import Model, Structure, Tensor
+from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 
 _Shape = tuple[int | None, ...]
 
@@ -72,7 +72,7 @@ class Graphs:
                 return graph
         declared = source.declared_inputs()
         if declared and all(len(d) == len(s) for d, s in zip(declared.shapes, full, strict=True)):
-            attempts = [declared.shapes]
+            attempts = [declared.shapes, _free_axes(full, ())]
         else:
             seen = self._shapes.setdefault(kind, [])
             attempts = [_free_axes(full, seen), _free_axes(full, ())]
@@ -222,6 +222,38 @@ class Trace:
         """Drop every graph that was made; the next use traces the model anew."""
         _KEPT.drop(self.source.kept_with, self._signature)
         self._graphs = _KEPT.get(self.source.kept_with, self._signature)
+
+    def suffix(self, at: Address, inputs: Structure, *, training: bool = False) -> Callable[[TensorLike], Structure]:
+        """The rest of the model from a tap on, as a function of the activations there.
+
+        What comes before the tap never runs again. Where a branch goes around the tap, that branch is computed from
+        ``inputs`` at each call. New values of weights are seen at once; the structure is that of the model when the
+        function was made, so after a change to it (another activation, another layer) make a new one.
+
+        Args:
+          at: Where the rest begins: one address.
+          inputs: One batch as the model takes it. Where the tap cuts the model in two, only their shapes matter.
+          training: Passed to the model.
+
+        Returns:
+          A function from activations ``(batch, ...)`` to the model's outputs, nested as the model returns them. It may
+          be called inside of a `tf.function`, and differentiated by a tape. The number of examples is free, unless a
+          branch goes around the tap: then it is that of ``inputs``, or one of the two is 1.
+
+        Raises:
+          GradtapError: One class for each cause; ``docs/errors`` has a page for each.
+
+        Example:
+          >>> import gradtap as gt, keras, numpy as np
+          >>> layers = [keras.layers.Dense(3, name="hidden"), keras.layers.Dense(2)]
+          >>> model = keras.Sequential([keras.Input((4,)), *layers])
+          >>> rest = gt.trace(model).suffix("hidden", np.ones((1, 4)))
+          >>> bool(np.allclose(rest(np.zeros((5, 3))), layers[1].bias))
+          True
+        """
+        from gradtap.graph.suffixes import suffix
+
+        return suffix(self, at, inputs, training)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Structure:
         """Call the model itself."""

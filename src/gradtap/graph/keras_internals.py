@@ -6,7 +6,7 @@ imports neither. Everything that depends on a private name of Keras stands here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,6 +180,27 @@ def seed_generators(layers: Iterable[Layer]) -> list[Any]:
 def is_recurrent(layer: Layer) -> bool:
     """Whether a layer runs a cell in a loop, the way Keras 3 does."""
     return hasattr(layer, "inner_loop") and hasattr(layer, "cell")
+
+
+#: What a layer that attends without projecting does with its query, key and value.
+ATTENDING = {"_calculate_scores": ("query", "key"), "_apply_scores": ("value",)}
+
+
+def attends_unprojected(layer: Layer) -> bool:
+    """Whether a layer is an `Attention`, an `AdditiveAttention` or alike, of Keras 3 or Keras 2."""
+    return is_keras(layer) and all(hasattr(layer, method) for method in ATTENDING)
+
+
+def query_heads(layer: Layer) -> int | None:
+    """How many heads an attention layer of KerasHub has; several may share their keys."""
+    heads = getattr(layer, "num_query_heads", None)
+    return heads if isinstance(heads, int) else None
+
+
+def takes_batch_for_length(layer: Layer, args: Sequence[Any]) -> bool:
+    """Whether Keras would go wrong here in silence: it repeats a layer along a free time axis once for each example."""
+    sequence = args[0] if args and type(layer).__name__ == "TimeDistributed" and is_keras3(layer) else None
+    return sequence is not None and len(sequence.shape) > 1 and sequence.shape[1] is None
 
 
 def rnn_loop(step: Any, inputs: Any, initial_states: list[Any], **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Derivatives of gradient ops that TensorFlow knows no derivative of, so that nothing can be differentiated twice there.
+"""Derivatives of gradient ops for which TensorFlow has none, so that it cannot differentiate twice where they stand.
 
 They are marked in our own graphs, where a first derivative has put them; what TensorFlow has registered stays as it is.
 """

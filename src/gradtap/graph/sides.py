@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gradtap.graph import keras_internals as internals
 from gradtap.graph import surgery
 from gradtap.graph.capture import LayerCall
 from gradtap.graph.tracing import ForwardGraph, TracedLayer
@@ -12,9 +13,6 @@ _ACTIVATION_LAYERS = frozenset({"Activation", "ReLU", "LeakyReLU", "PReLU", "ELU
 
 #: What attention layers call the layers that make queries, keys and values, in Keras and in KerasHub.
 _PROJECTIONS = ("_{}_dense", "{}_dense", "{}_projector", "_{}_projection", "{}_projection", "{}")
-
-#: What `Attention` and `AdditiveAttention` are given, in this order, where they project nothing.
-_PLAIN_ATTENTION = {"Attention": ("query", "value", "key"), "AdditiveAttention": ("query", "value", "key")}
 
 
 class StatesNotTraced(Exception):
@@ -27,10 +25,10 @@ def tensors_of(graph: ForwardGraph, layer: TracedLayer, call: LayerCall, face: s
     Raises:
       StatesNotTraced: A recurrent layer's states are asked for in a graph that was traced without.
     """
+    if face == "input" or (face == "output" and layer.kind == "InputLayer"):  # which gives what its model is given
+        return _own_inputs(graph, call)
     if face == "output":
         return call.outputs
-    if face == "input":
-        return _own_inputs(graph, call)
     if face in ("query", "key", "value"):
         return _projection(graph, layer, call, face)
     if face in ("hidden", "cell"):
@@ -68,50 +66,57 @@ def _own_output(graph: ForwardGraph, tensor: Tensor) -> Tensor:
         return surgery.own_output(graph.graph, tensor, graph.forward_ops)
 
 
-def _within(graph: ForwardGraph, path: str, call: LayerCall) -> list[LayerCall]:
+def _within(graph: ForwardGraph, layer: TracedLayer, name: str, call: LayerCall) -> list[LayerCall]:
     """The calls of an inner layer during one call of an outer one."""
-    inner = graph.calls.get(path, [])
+    inner = graph.calls.get(f"{layer.path}/{name}" if layer.path else name, [])
     return [c for c in inner if call.first_op <= c.first_op and c.last_op <= call.last_op]
 
 
 def _preactivation(graph: ForwardGraph, layer: TracedLayer, call: LayerCall) -> list[Tensor]:
     if call.preactivation is not None:
-        call.preactivation = _own_output(graph, call.preactivation)
         return [call.preactivation]
     if layer.kind in _ACTIVATION_LAYERS:
         return _own_inputs(graph, call)[:1]
     # An activation that is a layer itself is a child with records of its own.
-    inner = _within(graph, f"{layer.path}/activation", call)
+    inner = _within(graph, layer, "activation", call)
     return inner[0].inputs[:1] if inner else []
 
 
 def _attention(graph: ForwardGraph, layer: TracedLayer, call: LayerCall) -> list[Tensor]:
-    """The probabilities, where they are: at the one softmax among the ops of the call.
+    """The probabilities, where they are: what the one softmax of the call gives.
 
-    Keras's fused path has one, and so have KerasHub's layers. Asking the layer for its scores instead would take
-    another path, whose activations differ at padded positions.
+    Where a `Softmax` layer makes them it is that layer's output, in which rows that are masked whole are zero. Keras's
+    fused path has a softmax op. Asking the layer for its scores instead would take another path, whose activations
+    differ at padded positions.
     """
-    if "Attention" not in layer.kind:
+    if not any("Attention" in kind.__name__ for kind in layer.classes):
         return []
-    ops = graph.graph.get_operations()[call.first_op : call.last_op]
-    found = [op.outputs[0] for op in ops if op.type == "Softmax"]
-    if found:
-        return [_own_output(graph, found[0])] if len(found) == 1 else []
-    inner = _within(graph, f"{layer.path}/_softmax", call)  # a softmax over several axes is no Softmax op
-    return inner[0].outputs[:1] if inner else []
+    names = [t.path[len(layer.path) :].lstrip("/") for t in graph.layers if t.kind == "Softmax" and t is not layer]
+    found = [c.outputs[0] for name in dict.fromkeys(names) for c in _within(graph, layer, name, call)]
+    if not found:
+        ops = graph.graph.get_operations()[call.first_op : call.last_op]
+        found = [op.outputs[0] for op in ops if op.type == "Softmax"]
+    return [_by_head(graph, layer, found[0])] if len(found) == 1 else []
+
+
+def _by_head(graph: ForwardGraph, layer: TracedLayer, found: Tensor) -> Tensor:
+    """Probabilities ``(batch, heads, query, key)``, where queries are grouped by the keys that they share."""
+    held = layer.layer() if layer.layer else None
+    heads = internals.query_heads(held)
+    if found.shape.rank != 5 or heads is None or found.shape[1] * found.shape[2] != heads:
+        return found
+    with graph.lock:
+        return surgery.merged_axes(graph.graph, found)
 
 
 def _projection(graph: ForwardGraph, layer: TracedLayer, call: LayerCall, face: str) -> list[Tensor]:
+    if face in call.projections:
+        return [call.projections[face]]
     for form in _PROJECTIONS:
-        inner = _within(graph, f"{layer.path}/{form.format(face)}", call)
+        inner = _within(graph, layer, form.format(face), call)
         if inner:
             return inner[0].outputs[:1]
-    order = _PLAIN_ATTENTION.get(layer.kind)
-    if order is None:
-        return []
-    given = _own_inputs(graph, call)
-    position = order.index(face)
-    return given[position : position + 1] or given[1:2]  # without a key, the value is the key
+    return []
 
 
 def _states(graph: ForwardGraph, layer: TracedLayer, call: LayerCall, face: str) -> list[Tensor]:

@@ -252,24 +252,42 @@ def replace_input(users: Iterable[Operation], old: Tensor, new: Tensor) -> None:
 def own_copy(graph: Any, tensor: Tensor, first_op: int, last_op: int) -> Tensor:
     """Give a range of ops a tensor of their own in the place of one that others use too.
 
+    Ranges are those of layer calls: one is inside of another, or apart from it. So the users of a copy that was put in
+    before are all inside of the range, or they are more than those that are.
+
     Returns:
       The tensor that the range uses; ``tensor`` itself where nobody else uses it.
     """
-    ops = graph.get_operations()
-    inside_range = set(ops[first_op:last_op])
-    users = [op for op in tensor.consumers() if op in inside_range]
-    if not users:
-        # A wider range was given its own copy before: go on from that.
-        copies = [op.outputs[0] for op in tensor.consumers() if op.name.startswith("gradtap/own_input")]
-        found = [c for c in copies if any(op in inside_range for op in c.consumers())]
-        return own_copy(graph, found[0], first_op, last_op) if found else tensor
-    others = [op for op in tensor.consumers() if op not in inside_range]
-    if not others:
+    inside_range = set(graph.get_operations()[first_op:last_op])
+    users: list[Operation] = []
+    others: list[Operation] = []
+    for op in tensor.consumers():
+        served = _forward_users(op)
+        if served and served <= inside_range:
+            users.append(op)
+        elif served & inside_range:
+            return own_copy(graph, op.outputs[0], first_op, last_op)  # the copy of a wider range
+        elif served:
+            others.append(op)
+    if not users or not others:
         return tensor
+    if len(users) == 1 and _is_copy(users[0]):
+        return users[0].outputs[0]
     with inside(graph):
         copy = tf.identity(tensor, name="own_input")
     replace_input(users, tensor, copy)
     return copy
+
+
+def _is_copy(op: Operation) -> bool:
+    return str(op.name).startswith("gradtap/own_")
+
+
+def _forward_users(op: Operation) -> set[Operation]:
+    """The op itself, those behind it where it is a copy, and none where it belongs to a target or a backward pass."""
+    if _is_copy(op):
+        return {user for consumer in op.outputs[0].consumers() for user in _forward_users(consumer)}
+    return set() if str(op.name).startswith("gradtap/") else {op}
 
 
 def own_output(graph: Any, tensor: Tensor, forward_ops: int) -> Tensor:
@@ -296,20 +314,42 @@ def own_output(graph: Any, tensor: Tensor, forward_ops: int) -> Tensor:
     return copy
 
 
+def merged_axes(graph: Any, tensor: Tensor) -> Tensor:
+    """A tensor with its second and third axis as one, put between an op and those that use its output."""
+    users = list(tensor.consumers())
+    known = [op.outputs[0] for op in users if op.name.startswith("gradtap/merged_axes")]
+    if known:
+        return known[0]
+    with inside(graph):
+        shape = tf.shape(tensor)
+        static = [tensor.shape[0], tensor.shape[1] * tensor.shape[2], *tensor.shape[3:]]
+        merged = tf.reshape(tensor, tf.concat([shape[:1], [static[1]], shape[3:]], 0), name="merged_axes")
+        merged.set_shape(static)
+        apart = tf.reshape(merged, shape, name="apart_axes")
+        apart.set_shape(tensor.shape)
+    replace_input(users, tensor, apart)
+    return merged
+
+
 def is_float(tensor: Tensor) -> bool:
     """Whether a tensor is of a type that gradients flow through."""
     return bool(tensor.dtype.is_floating or tensor.dtype.is_complex)
 
 
-def ancestors(tensors: Iterable[Tensor]) -> set[Operation]:
-    """Every op that the tensors depend on through data, their own ops included."""
+def ancestors(tensors: Iterable[Tensor], up_to: Tensor | None = None) -> set[Operation]:
+    """Every op that the tensors depend on through data, their own ops included.
+
+    Args:
+      tensors: Where to begin.
+      up_to: What this one depends on is left out, unless there is another way to it.
+    """
     seen: set[Operation] = set()
-    stack = [tensor.op for tensor in tensors]
+    stack = [tensor.op for tensor in tensors if tensor is not up_to]
     while stack:
         op = stack.pop()
         if op not in seen:
             seen.add(op)
-            stack += [i.op for i in op.inputs]
+            stack += [i.op for i in op.inputs if i is not up_to]
     return seen
 
 

@@ -1,0 +1,57 @@
+"""Run benchmarks, write their results and the table: `python -m benchmarks [NAME ...] [--quick]`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks import fresh, machine, table, timing
+
+RESULTS = Path(__file__).with_name("results")
+PROCESSES = {"one_layer": 3, "many_layers": 3, "tiny": 3, "retrace": 1, "first_call": 1, "memory": 1}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(PROCESSES)}, peers (all but peers)")
+    parser.add_argument("--quick", action="store_true", help="a few rounds in one process; prints, keeps nothing")
+    options = parser.parse_args()
+    unknown = set(options.names) - {*PROCESSES, "peers"}
+    if unknown:
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join([*PROCESSES, 'peers'])}")
+    for name in options.names or PROCESSES:
+        result = measure(name, quick=options.quick)
+        print(table.section(result), flush=True)
+        if not options.quick:
+            path = RESULTS / f"{name}.json"
+            path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            (RESULTS / "README.md").write_text(table.page(RESULTS), encoding="utf-8")
+
+
+def measure(name: str, *, quick: bool) -> dict[str, Any]:
+    """The named benchmark's result, with the machine that it was measured on."""
+    module = f"benchmarks.{name}"
+    start, before = machine.load(), machine.source_digest()
+    turns = 1 if quick or name == "peers" else PROCESSES[name]
+    runs = [fresh.call(module, "run", turn=turn, quick=quick) for turn in range(turns)]
+    result = runs[0] if name == "peers" else timing.combine(runs)
+    about = {"benchmark": name, "about": _first_line(module), "machine": machine.description()}
+    if before != about["machine"]["gradtap_source"]:
+        raise SystemExit("gradtap's source changed while it was measured; nothing is kept")
+    return about | {"load_before": start, "load_after": machine.load()} | result
+
+
+def _first_line(module: str) -> str:
+    """The module's own description, read without running it: the driver stays small (see `fresh`)."""
+    import ast
+
+    spec = importlib.util.find_spec(module)
+    source = Path(spec.origin).read_text(encoding="utf-8")
+    return ast.get_docstring(ast.parse(source)).splitlines()[0]
+
+
+if __name__ == "__main__":
+    main()
