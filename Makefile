@@ -9,7 +9,7 @@ PIP := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip install --quiet --disable-p
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types floors thorough oldest bench bench-peers clean
+.PHONY: help demo test check lint types floors thorough planted oldest bench bench-peers clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,9 @@ floors: $(VENV)/.dev ## Each file imports only from floors below its own
 thorough: $(VENV)/.dev ## The slow tests too
 	$(BIN)/python -m pytest -n $(WORKERS)
 
+planted: $(VENV)/.dev ## Plant bugs in a copy of the source; the tests must find every one
+	$(BIN)/python -m tests.planted
+
 oldest: ## The tests on the oldest TensorFlow and Keras that pyproject.toml admits
 	$(MAKE) --no-print-directory VENV=.venv-oldest .venv-oldest/.oldest
 	.venv-oldest/bin/python -m pytest -n $(WORKERS) -m "not slow"
@@ -61,6 +64,17 @@ oldest: ## The tests on the oldest TensorFlow and Keras that pyproject.toml admi
 
 bench: $(VENV)/.dev ## Ratios to hand-written tapes, in one run
 	$(BIN)/python -m benchmarks
+
+# The peers live in an environment of their own: they pin other versions, and two of them must not bring their own TensorFlow.
+bench-peers: ## The same gradients by keract, tf-keras-vis, tf-explain and Xplique
+	$(MAKE) --no-print-directory VENV=.venv-peers .venv-peers/.peers
+	.venv-peers/bin/python -m benchmarks peers
+
+.venv-peers/.peers: benchmarks/peers-requirements.txt benchmarks/peers-requirements-no-deps.txt | $(BIN)/python
+	$(PIP) -r benchmarks/peers-requirements.txt
+	$(PIP) --no-deps -r benchmarks/peers-requirements-no-deps.txt
+	$(PIP) --no-deps -e .
+	@touch $@
 
 clean: ## Remove what the other targets made
 	rm -rf .venv .venv-oldest .venv-peers demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1481,6 +1481,21 @@ def test_a_change_in_what_the_python_of_a_model_reads_is_seen(reader, monkeypatc
         np.testing.assert_array_equal(gt.gradients(model, x, at=":input").only, np.full((2, 3), factor))
 
 
+def test_a_bound_method_is_traced_once_though_it_is_made_anew_at_each_access():
+    runs = []
+
+    class Counting(Settings):
+        def run(self, x):
+            runs.append(1)
+            return self.by_attribute(x)
+
+    settings, others = Counting(), []
+    for _ in range(4):
+        gt.gradients(settings.run, np.ones((2, 3)), at=":input")
+        others.append(settings.run)  # takes the address that the first one had
+    assert len(runs) == 1
+
+
 def test_a_change_in_what_it_does_not_read_costs_no_trace():
     """A counter beside, a new attribute: nothing that the function names."""
     runs = []

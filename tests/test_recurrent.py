@@ -301,9 +301,7 @@ def test_a_layer_that_is_called_twice(float64):
     rows = draws(2, 4, 2)
     g = gt.gradients(model, rows, target=lambda y: score_of(y, [y[:, -1]]), at=["rnn[0]:hidden", "rnn[1]:hidden"])
     middle = g.activations["rnn[0]:hidden"].numpy()
-    _, _, ((values, slopes),) = ref.run(
-        ref.gru(rnn.cell), middle, zeros(2, 2), lambda y, _: score_of(y, [y[:, -1]])
-    )
+    _, _, ((values, slopes),) = ref.run(ref.gru(rnn.cell), middle, zeros(2, 2), lambda y, _: score_of(y, [y[:, -1]]))
     assert_same_numbers(g.activations["rnn[1]:hidden"], values, 1e-13)
     assert_same_numbers(g["rnn[1]:hidden"], slopes, 1e-12)
 
@@ -365,9 +363,7 @@ def test_dropout_within_the_loop(float64, training):
     x = draws(4, 5, 2)
     plain = gt.gradients(model, x, target=target_of, at=":input", training=training, seed=1)
     with left_alone(model):
-        g = gt.gradients(
-            model, x, target=target_of, at=[":input", "rnn:hidden", "rnn:cell"], training=training, seed=1
-        )
+        g = gt.gradients(model, x, target=target_of, at=[":input", "rnn:hidden", "rnn:cell"], training=training, seed=1)
     for one, other in zip(plain.outputs, g.outputs, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-14)
     assert_same_numbers(g[":input"], plain[":input"], 1e-12)
@@ -379,7 +375,6 @@ def test_dropout_within_the_loop(float64, training):
     else:
         g = gt.activations(model, x, at=["rnn:hidden", "rnn:cell"], training=True)
         np.testing.assert_allclose(g["rnn:hidden"], model(x, training=True)[0], rtol=0, atol=1e-14)
-
 
 
 def test_zeros_for_padded_steps(float64):

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from types import FrameType
 
 Facts = Iterable[tuple[str, str]]
 
@@ -325,9 +326,13 @@ def _dtype_name(value: object) -> str:
 def warn(warning: GradtapWarning) -> None:
     """Warn at the line of the caller's own code that led here, whatever lies between."""
     frame, depth = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "gradtap":
+    while frame.f_back is not None and _package(frame) in ("gradtap", "tensorflow"):
         frame, depth = frame.f_back, depth + 1
-    warnings.warn(warning, stacklevel=depth - 1)
+    warnings.warn(warning, stacklevel=depth)
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def nearest(name: str, names: Iterable[str], limit: int = 3) -> str:

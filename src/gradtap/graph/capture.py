@@ -111,6 +111,10 @@ class Recorder:
         original = surgery.opened(method, layer) if is_function else getattr(layer, name)
         undo.append((attributes, name, attributes.get(name, _ABSENT)))
         attributes[name] = self._recorded_call(layer, path, original)
+        if attributes.get("_remat_mode") is not None:
+            # Its wrapper takes no keywords in a graph, and would hide what is inside of the layer.
+            undo.append((attributes, "_remat_mode", attributes["_remat_mode"]))
+            attributes["_remat_mode"] = None
         activation = attributes.get("activation")
         if self._with_states and internals.is_recurrent(layer):
             undo.append((attributes, "inner_loop", attributes.get("inner_loop", _ABSENT)))
@@ -204,7 +208,8 @@ class Recorder:
     def _recorded_activation(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def activation(x: Any, *args: Any, **kwargs: Any) -> Any:
             if self._is_ours() and self._calls_under_way and _is_tensor(x, self._graph):
-                self._calls_under_way[-1].preactivation = x
+                # Of its own: an activation layer is given what others may be given too.
+                self._calls_under_way[-1].preactivation = x = _identity(x)
             return original(x, *args, **kwargs)
 
         return activation

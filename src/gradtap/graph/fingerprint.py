@@ -93,11 +93,15 @@ class _Description:
                 self._node(node)
 
     def _node(self, node: Any) -> None:
+        if isinstance(node, MethodType):  # made anew at each access: what it is made of counts
+            self._value(node.__self__, _DEPTH, _names_in(getattr(node, "__code__", None)))
+            node = node.__func__
         self.facts.append(id(node))
         self.objects.append(node)
         self.nodes.append(node)
-        self.plain = self.plain and not hasattr(node, "__code__") and _is_weakly_referable(node)
-        names = _names_in(node.__code__) if hasattr(node, "__code__") else _names_in_methods(type(node))
+        code, kind = getattr(node, "__code__", None), node.__class__
+        self.plain = self.plain and code is None and _is_weakly_referable(node)
+        names = _names_in(code) if code else _names_in_methods(kind)
         for name, value in _state(node):
             self.facts.append(name)
             self._value(value, _DEPTH, names)
@@ -113,21 +117,22 @@ class _Description:
                 self.facts.append(tuple(map(str, value)))
             for item in items:
                 self._value(item, depth - 1, names)
+        elif internals.is_callable_node(value) or _is_own_code(value):
+            self.facts.append(None if isinstance(value, MethodType) else id(value))
+            self._stack.append(value)
         else:
             self.facts.append(id(value))
             self.objects.append(value)
-            if internals.is_callable_node(value) or _is_own_code(value):
-                self._stack.append(value)
-            elif names:
+            if names:
                 self._read(value, names)
 
     def _read(self, thing: Any, names: _Names) -> None:
-        """What code reads of a thing that is no part of a model: what it names there, and what methods it names read."""
+        """What code reads of a thing that is no part of a model: what it names there, and what such methods read."""
         held = getattr(thing, "__dict__", None)
         if held is None or (id(thing), names) in self._seen:
             return
         self._seen.add((id(thing), names))
-        methods = _methods(type(thing))
+        methods = _methods(thing.__class__)
         for name in sorted(names):
             if name in held:
                 self.plain = False
@@ -147,14 +152,16 @@ def _is_of_library(thing: Any) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _names_in(code: CodeType) -> _Names:
+def _names_in(code: CodeType | None) -> _Names:
     """All names that code mentions, the functions inside of it included."""
+    if code is None:
+        return frozenset()
     inner = (_names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType))
     return frozenset(code.co_names).union(code.co_freevars, *inner)
 
 
 @lru_cache(maxsize=1024)
-def _methods(kind: type) -> dict[str, FunctionType]:
+def _methods(kind: Any) -> dict[str, FunctionType]:
     """The functions and properties of a class and of those it inherits from, but for those of libraries."""
     found: dict[str, FunctionType] = {}
     for one in kind.__mro__:
@@ -166,7 +173,7 @@ def _methods(kind: type) -> dict[str, FunctionType]:
 
 
 @lru_cache(maxsize=1024)
-def _names_in_methods(kind: type) -> _Names:
+def _names_in_methods(kind: Any) -> _Names:
     return frozenset().union(*(_names_in(method.__code__) for method in _methods(kind).values()))
 
 
@@ -178,7 +185,6 @@ def _state(node: Any) -> Iterable[tuple[str, Any]]:
         yield from ((name, _content(cell)) for name, cell in cells)
         yield from ((name, known[name]) for name in sorted(_names_in(code)) if name in known)
         yield "defaults", node.__defaults__
-        yield "self", getattr(node, "__self__", None)
         return
     for name, value in getattr(node, "__dict__", {}).items():
         if name not in internals.BOOKKEEPING and not name.startswith("_self_"):

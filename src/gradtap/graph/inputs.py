@@ -110,6 +110,8 @@ def _flatten(inputs: Structure) -> list[Any]:
 
 def _numbers_as_array(inputs: Structure) -> Structure:
     """A nested list of plain numbers is one array, not a list of inputs."""
+    if isinstance(inputs, memoryview):  # which TensorFlow takes for a nest
+        return np.asarray(inputs)
     if not isinstance(inputs, Sequence) or isinstance(inputs, (str, bytes)):
         return inputs
     leaves = _flatten(inputs)

@@ -12,6 +12,7 @@ from gradtap.types import Operation, Tensor
 #: Names of the gradients below, by the type of the op that is marked with it.
 RULES = {
     "SoftsignGrad": "GradtapSoftsignGrad",
+    "ResizeBilinearGrad": "GradtapResizeBilinearGrad",
     "ResizeNearestNeighborGrad": "GradtapResizeNearestNeighborGrad",
     "ResizeBicubicGrad": "GradtapResizeBicubicGrad",
     "ScaleAndTranslateGrad": "GradtapScaleAndTranslateGrad",
@@ -32,6 +33,11 @@ def _softsign(op: Operation, slope: Tensor) -> tuple[Tensor, Tensor]:
 @tf.RegisterGradient("GradtapResizeNearestNeighborGrad")
 def _nearest(op: Operation, slope: Tensor) -> tuple[Tensor, None]:
     return tf.raw_ops.ResizeNearestNeighbor(images=slope, size=_size(op), **_corners(op)), None
+
+
+@tf.RegisterGradient("GradtapResizeBilinearGrad")
+def _bilinear(op: Operation, slope: Tensor) -> tuple[Tensor, None]:
+    return tf.raw_ops.ResizeBilinear(images=slope, size=_size(op), **_corners(op)), None
 
 
 @tf.RegisterGradient("GradtapResizeBicubicGrad")

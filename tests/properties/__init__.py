@@ -1,0 +1,1 @@
+"""Relations that hold for every model, tested on models that hypothesis draws."""
