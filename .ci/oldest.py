@@ -3,10 +3,11 @@
 import re
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-requirements = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+requirements = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
 for requirement in requirements:
     if match := re.fullmatch(rf"{re.escape(sys.argv[1])}>=([\d.]+).*", requirement):
         print(match[1])

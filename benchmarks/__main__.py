@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import fresh, machine, table, timing
 
 RESULTS = Path(__file__).with_name("results")
-PROCESSES = {"one_layer": 3, "many_layers": 3, "tiny": 3, "retrace": 1, "first_call": 1, "memory": 1}
+PROCESSES = {"one_layer": 3, "many_layers": 3, "suffix": 3, "tiny": 3, "retrace": 1, "first_call": 1, "memory": 1}
 
 
 def main() -> None:

@@ -95,8 +95,7 @@ def test_between_two_taps(kind):
     assert_same_numbers(gt.vjp(model, x, g["later"], at="tap", of="later").only, g["tap"], 1e-12)
 
 
-@pytest.mark.parametrize("kind", ["dense", "skip", "recurrent"])
-def test_several_taps_jointly(kind):
+def test_several_taps_jointly():
     """Of taps that do not depend on each other: the blocks of one Hessian and the sum of the changes."""
     inputs = [keras.Input((4,), name=n, dtype="float64") for n in "ab"]
     with float64_policy():
@@ -224,7 +223,9 @@ def test_a_stop_gradient_of_the_users_own_is_respected():
         return tf.reduce_sum((x - tf.stop_gradient(tf.reduce_mean(x, 1, keepdims=True))) ** 2, 1)
 
     assert_same_numbers(gt.hvp(own, x, v, at=":input").only, 2 * v, 1e-13)
-    both = gt.hvp(lambda x: own(normal(x) * 0 + x) + tf.reduce_sum(normal(x) * tf.stop_gradient(x), 1), x, v, at=":input")
+    both = gt.hvp(
+        lambda x: own(normal(x) * 0 + x) + tf.reduce_sum(normal(x) * tf.stop_gradient(x), 1), x, v, at=":input"
+    )
     true = gt.hvp(lambda x: tf.reduce_sum(normal(x) * tf.constant(draws(2, 4)), 1), x, v, at=":input").only
     assert_same_numbers(both.only, 2 * v + true, 1e-12)
 
@@ -237,7 +238,10 @@ def resized(method):
 def test_through_a_resizing(method):
     model, x, v = resized(method), draws(2, 3, 3, 1), draws(2, 3, 3, 1, seed=1)
     hv = gt.hvp(model, x, v, at=":input").only.numpy()
-    gradient = lambda x: gt.gradients(model, x, at=":input").only.numpy()
+
+    def gradient(x):
+        return gt.gradients(model, x, at=":input").only.numpy()
+
     assert_same_numbers(hv, (gradient(x + 1e-2 * v) - gradient(x - 1e-2 * v)) / 2e-2, 2e-3)  # it is of float32
     u, of = draws(2, 5, 7, 1), lambda x: tf.image.resize(tf.cast(x, tf.float32), (5, 7), method)
     right, left = gt.jvp(of, x, v, at=":input").only, gt.vjp(of, x, u, at=":input").only
@@ -277,7 +281,9 @@ def fresh(kind):
 def count_runs(monkeypatch):
     sizes = []
     slopes = jacobians._Rows._slopes
-    monkeypatch.setattr(jacobians._Rows, "_slopes", lambda s, f, r: sizes.append((s.examples, len(r))) or slopes(s, f, r))
+    monkeypatch.setattr(
+        jacobians._Rows, "_slopes", lambda s, f, r: sizes.append((s.examples, len(r))) or slopes(s, f, r)
+    )
     return sizes
 
 

@@ -153,6 +153,21 @@ def test_ids_outside_of_an_embedding():
     refuses(ModelRunError, lambda: gt.activations(tokens(), TOKENS + 1, at="mean"), "is not in [0, 10)")
 
 
+def test_a_tensor_that_was_left_in_the_model():
+    with tf.Graph().as_default():
+        left = tf.constant([1.0])
+    refuses(ModelRunError, lambda: gradients(lambda x: x * left, ROWS), "TypeError was raised", "out of scope")
+
+
+def test_whatever_is_raised_while_a_model_runs_is_told():
+    def patched(activations):
+        raise ZeroDivisionError("not today")
+
+    refuses(
+        ModelRunError, lambda: gt.patch(rows(), ROWS, {"hidden": patched}), "ZeroDivisionError was raised", "not today"
+    )
+
+
 def test_an_interrupt_in_a_model_is_passed_on():
     def interrupted(x):
         raise KeyboardInterrupt

@@ -86,7 +86,11 @@ ACTIVATED = {
         "sigmoid",
         (5,),
     ),
-    "a_layer": (lambda a: layers.Dense(4, activation=a and layers.LeakyReLU(negative_slope=0.2), name="layer"), "leaky_relu", (5,)),
+    "a_layer": (
+        lambda a: layers.Dense(4, activation=a and layers.LeakyReLU(negative_slope=0.2), name="layer"),
+        "leaky_relu",
+        (5,),
+    ),
     "linear": (lambda a: layers.Dense(4, activation=a, name="layer"), "linear", (5,)),
 }
 

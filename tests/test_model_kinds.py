@@ -1156,17 +1156,47 @@ def test_the_order_of_asking_changes_no_number(seed):
 # -- models that were never called -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if n.endswith("never_called")])
+NEVER_CALLED = [n for n in CASES if n.endswith("never_called")]
+
+
+@pytest.mark.parametrize("name", [*NEVER_CALLED, "attention_alone_called_by_name", "tf_modules_in_a_list"])
 def test_never_called_models_leave_keras_fit_for_the_next(name):
     """Variables made while a graph of ours is traced would break whatever is built next."""
-    one = CASES[name]()
-    inputs = tf.nest.map_structure(lambda a: a.astype("float32") if a.dtype == "float64" else a, one.inputs)
-    g = gt.gradients(one.model, inputs, target=one.target, at=":output")
-    np.testing.assert_array_equal(g.outputs, one.model(inputs))
+    with float64_policy():
+        one = CASES[name]()
+        g = gt.gradients(one.model, one.inputs, target=one.target, at=":output")
+        again = one.model(**one.inputs) if isinstance(one.inputs, dict) else one.model(one.inputs)
+    assert_same_numbers(g.outputs, again, 1e-12)
     after = keras.Sequential([layers.Dense(3), layers.Dense(1)])
     after.compile("sgd", "mse")
     after.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
     assert np.isfinite(after.predict(np.ones((4, 2)), verbose=0)).all()
+
+
+def test_a_declared_number_of_examples_binds_nobody(float64):
+    """Keras takes any number whatever an Input says, and so do we."""
+    x = keras.Input(batch_shape=(2, 3))
+    model = keras.Model(x, layers.Dense(2, activation="tanh", name="last")(x))
+    last, rows = model.get_layer("last"), draws(5, 3)
+    assert_same_numbers(model(rows), np.tanh(ref.dense(rows, last)), 1e-12)
+    g = gt.gradients(model, rows, target=1, at=":input")
+    assert_same_numbers(g.only, central_differences(chain(dense(last, np.tanh), pick(1)), rows))
+    assert [e.shape for e in gt.taps(model)][:2] == [(None, 3), (None, 2)]
+
+
+def test_inputs_by_name_in_any_order(float64):
+    """A model of a list of inputs takes a dict of their names, and no order of a dict means anything."""
+    zebra, ant = keras.Input((3,), name="zebra"), keras.Input((3,), name="ant")
+    out = layers.Dense(1, use_bias=False, name="last")(layers.Subtract()([zebra, 2 * ant]))
+    x, y = draws(2, 3), draws(2, 3, seed=1)
+    for model in (keras.Model([zebra, ant], out), keras.Model({"zebra": zebra, "ant": ant}, out)):
+        kernel = model.get_layer("last").kernel.numpy()[:, 0]
+        for given in ({"zebra": x, "ant": y}, {"ant": y, "zebra": x}):
+            g = gt.gradients(model, given, at=":input")
+            assert_same_numbers(g.target, (x - 2 * y) @ kernel, 1e-12)
+            np.testing.assert_allclose(g[":input.zebra"], np.tile(kernel, (2, 1)))
+            np.testing.assert_allclose(g[":input.ant"], np.tile(-2 * kernel, (2, 1)))
+            np.testing.assert_array_equal(g.activations[":input.ant"], y)
 
 
 def test_first_call_inside_a_tf_function(float64):
@@ -1370,6 +1400,18 @@ def test_stateful_rnn_starts_from_its_state_and_keeps_it(float64):
             np.testing.assert_array_equal(before, after)
         model(x)
         assert not np.array_equal(state[0], lstm.states[0])
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_an_input_that_does_not_say_how_many_axes_it_has_is_refused(declares):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(1)]) if declares else lambda x: tf.reduce_sum(x, -1)
+
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.float32)])
+    def function(x):
+        return gt.gradients(model, x, at=":input").only
+
+    with pytest.raises(gt.errors.InputShapeError, match="how many axes"):
+        function(tf.ones((2, 3)))
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

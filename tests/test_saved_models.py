@@ -249,7 +249,8 @@ def test_a_model_that_kept_its_optimizer(notes):
         "note": (172, 88),
         "onset": (172, 88),
     }
-    function = gt.trace(path).source.model._function
+    trace = gt.trace(path)
+    function = trace.source.model._function
     frozen = convert_variables_to_constants_v2(function)
     definition = frozen.graph.as_graph_def()
     name = next(node.name for node in definition.node if node.name.endswith("re_lu_1/Relu"))

@@ -13,7 +13,7 @@ from keras import layers
 
 import gradtap as gt
 from gradtap import errors
-from gradtap.graph import surgery, suffixes
+from gradtap.graph import suffixes, surgery
 from reference.differences import assert_same_numbers
 from reference.models import draws, float64_policy
 from reference.smooth import KINDS, smooth

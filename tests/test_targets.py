@@ -440,6 +440,45 @@ def test_a_tuple_for_one_row_of_classes_is_refused(linear, x):
         gt.gradients(linear, x[:2], target=(0, 1), at="hidden")
 
 
+# -- units inside of the model -----------------------------------------------------------------------------------------
+
+
+def test_a_neuron_a_channel_and_a_contrast(softmax, x):
+    hidden = softmax.get_layer("hidden")
+    h = hidden_of(softmax, x)
+    before = 1 - h**2  # the derivative of tanh
+
+    def at_input(weights):
+        return (before * weights) @ hidden.kernel.numpy().T
+
+    g = gt.gradients(softmax, x, target=gt.targets.neuron("hidden", 1), at=":input")
+    np.testing.assert_allclose(g.only, at_input([0, 1, 0]), rtol=1e-12)
+    np.testing.assert_allclose(g.target, h[:, 1], rtol=1e-12)
+    g = gt.gradients(softmax, x, target=gt.targets.neuron("hidden", slice(1, None)), at=":input")
+    np.testing.assert_allclose(g.only, at_input([0, 1, 1]), rtol=1e-12)
+    g = gt.gradients(softmax, x, target=gt.targets.channel("hidden", 2), at=":input")
+    np.testing.assert_allclose(g.only, at_input([0, 0, 1]), rtol=1e-12)
+    check(softmax, x, gt.targets.contrast(3, 1), lambda z: ref.softmax(z)[:, 3] - ref.softmax(z)[:, 1])
+    logits = [class_score(k, logits=True) for k in (3, 1)]
+    check(softmax, x, gt.targets.contrast(*logits), lambda z: z[:, 3] - z[:, 1])
+
+
+def test_a_channel_is_reduced_over_its_positions(positions):
+    model, x = positions
+    last = model.get_layer("last")
+    y = np.tanh(ref.dense(x, last))
+    for reduce, by_hand in (("mean", y.mean(1)), ("sum", y.sum(1)), ("max", y.max(1))):
+        g = gt.gradients(model, x, target=gt.targets.channel("last", 2, reduce=reduce), at="last")
+        np.testing.assert_allclose(g.target, by_hand[:, 2], rtol=1e-12)
+        weights = {
+            "mean": np.full((2, 3), 1 / 3),
+            "sum": np.ones((2, 3)),
+            "max": y[..., 2] == y[..., 2].max(1)[:, None],
+        }
+        np.testing.assert_allclose(g.only[..., 2], weights[reduce])
+        assert not np.any(g.only.numpy()[..., [0, 1, 3]])
+
+
 # -- what is no target -------------------------------------------------------------------------------------------------
 
 
@@ -524,6 +563,16 @@ def test_autograph_leaves_gradtap_and_the_target_alone(linear, x):
     assert ours
     rewritten = files[: len(files) - 1 - files[::-1].index(ours[-1])]
     assert not [f for f in rewritten if "__autograph_generated_file" in f]
+
+
+def test_errors_inside_a_tf_function_are_the_same(linear, x):
+    """AutoGraph would wrap them in an error of its own, which nobody catches."""
+
+    def wrong(x):
+        return gt.gradients(linear, x, target=7, at="hidden").only
+
+    with pytest.raises(errors.ClassRangeError, match="7 is out of range"):
+        tf.function(wrong)(tf.constant(x))
 
 
 def test_inside_a_tf_function_with_other_targets(softmax, x):

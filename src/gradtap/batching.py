@@ -76,6 +76,14 @@ def _run(program: Program, feeds: Sequence[TensorLike]) -> Sequence[Tensor]:
         )
     except tf.errors.OpError as error:
         raise _run_error(error, feeds) from error
+    except errors.GradtapError:
+        raise
+    except Exception as error:  # of Python code that runs with the graph, or of a tensor that was left in the model
+        raise errors.ModelRunError(
+            f"{type(error).__name__} was raised while the model ran on these inputs.",
+            [("it said", (str(error).splitlines() or [""])[0][:400])],
+            "call the model itself on these inputs: it should fail in the same way",
+        ) from error
     return fetched
 
 

@@ -45,6 +45,9 @@ class GradtapError(_Documented, Exception):
         more        docs/errors/gradtap.md
     """
 
+    #: AutoGraph wraps what is raised inside of a `tf.function` in an error of its own, but for errors with this mark.
+    ag_pass_through = True
+
     def __init__(self, headline: str, facts: Facts = (), do: str | Sequence[str] = ()) -> None:
         self.headline = headline
         self.facts = [(str(label), _COLOUR.sub("", str(text))) for label, text in facts]

@@ -62,6 +62,8 @@ class Tap:
           >>> Tap.parse("stem[0]").call
           0
         """
+        if not isinstance(address, str):
+            raise AddressSyntaxError(f"{address!r} is not an address.", [], "an address is text, such as `conv1`")
         return _parse(address)
 
     @classmethod
@@ -78,6 +80,8 @@ class Tap:
           >>> str(Tap.op("functional_1/c1/Relu:0"))
           'functional_1/c1/Relu:0'
         """
+        if not isinstance(name, str):
+            raise AddressSyntaxError(f"{name!r} is not the name of an op.", [], "a name is text: op.name")
         return cls(path=name if re.search(r":\d+$", name) else f"{name}:0", side="op")
 
     @property

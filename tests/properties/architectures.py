@@ -40,6 +40,16 @@ class Spec:
     def is_recurrent(self):
         return any(kind in ("lstm", "gru") for kind, _, _ in self.blocks)
 
+    @property
+    def cuts(self):
+        return [f"b{i}" for i in range(len(self.blocks))]
+
+    @property
+    def taps(self):
+        inner = {"attention": ["in{}"], "skip": ["in{}"], "branches": ["in{}"], "normal": ["in{}"]}
+        inner["shared"] = ["in{}[0]", "in{}[1]"]
+        return [*self.cuts, *(t.format(i) for i, block in enumerate(self.blocks) for t in inner.get(block[0], []))]
+
 
 def drawn_spec(seed, kinds=BLOCKS):
     """A specification; the same seed gives the same."""
@@ -123,13 +133,6 @@ class Drawn:
         self._layers = [layer for made, _ in blocks for layer in made] + [pool, head]
         self._steps = [*(step for _, step in blocks), pool, head]
         self.functional = self._functional()
-        self.cuts = [f"b{i}" for i in range(len(blocks))]
-        names = {layer.name for layer in self._layers}
-        kinds = [kind for kind, _, _ in spec.blocks]
-        self.taps = [*self.cuts]
-        for i, kind in enumerate(kinds):
-            if f"in{i}" in names:
-                self.taps += [f"in{i}[0]", f"in{i}[1]"] if kind == "shared" else [f"in{i}"]
 
     def _functional(self):
         with float64_policy():

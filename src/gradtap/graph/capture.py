@@ -91,7 +91,8 @@ class Recorder:
                 attributes = _attributes(generator)
                 undo.append((attributes, "next", attributes.get("next", _ABSENT)))
                 attributes["next"] = recorded_next(generator, generator.next, self._graph_if_ours, self.draws)
-            yield
+            with internals.without_assignments(), surgery.functions_opened(self._is_recording):
+                yield
         finally:
             for attributes, name, value in reversed(undo):
                 _put_back(attributes, name, value)
@@ -111,6 +112,9 @@ class Recorder:
         original = surgery.opened(method, layer) if is_function else getattr(layer, name)
         undo.append((attributes, name, attributes.get(name, _ABSENT)))
         attributes[name] = self._recorded_call(layer, path, original)
+        if hasattr(layer, internals.ADAPTING):  # a trace is for shapes that are no batch's
+            undo.append((attributes, internals.ADAPTING, attributes.get(internals.ADAPTING, _ABSENT)))
+            attributes[internals.ADAPTING] = lambda *_: None
         if attributes.get("_remat_mode") is not None:
             # Its wrapper takes no keywords in a graph, and would hide what is inside of the layer.
             undo.append((attributes, "_remat_mode", attributes["_remat_mode"]))

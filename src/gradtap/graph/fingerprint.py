@@ -100,7 +100,7 @@ class _Description:
         self.objects.append(node)
         self.nodes.append(node)
         code, kind = getattr(node, "__code__", None), node.__class__
-        self.plain = self.plain and code is None and _is_weakly_referable(node)
+        self.plain = self.plain and code is None and _is_weakly_referable(node) and hasattr(node, "__dict__")
         names = _names_in(code) if code else _names_in_methods(kind)
         for name, value in _state(node):
             self.facts.append(name)

@@ -283,7 +283,7 @@ def _cast(tensor: Tensor, name: str, dtype: str | None, float_dtype: str | None)
 
 
 def _shape_error(tensor: Tensor, name: str, shape: tuple[int | None, ...]) -> errors.InputShapeError | None:
-    given = tuple(tensor.shape) if tensor.shape.rank is not None else None
+    given = tuple(tensor.shape) if tensor.shape.rank is not None else None  # said by `_check_batch`
     if given is None or _fits(given, shape):
         return None
     return errors.InputShapeError(
@@ -316,6 +316,13 @@ def _fits(given: tuple[int | None, ...], shape: tuple[int | None, ...]) -> bool:
 
 
 def _check_batch(tensors: list[Tensor], names: tuple[str, ...]) -> None:
+    unknown = [n for n, t in zip(names, tensors, strict=True) if t.shape.rank is None]
+    if unknown:
+        raise errors.InputShapeError(
+            f"input `{unknown[0]}` does not say how many axes it has.",
+            [("why", "a tf.function was traced for a tensor of any shape")],
+            "tf.ensure_shape(x, (None, ...)) with None for every axis that is free",
+        )
     sizes = {n: t.shape[0] for n, t in zip(names, tensors, strict=True) if t.shape.rank}
     known = {size for size in sizes.values() if size is not None}
     scalars = [n for n, t in zip(names, tensors, strict=True) if t.shape.rank == 0]

@@ -58,12 +58,12 @@ class DeclaredInputs:
 
 def is_keras(thing: Any) -> bool:
     """Whether something is a Keras layer or model, of Keras 3 or Keras 2."""
-    return hasattr(thing, "_flatten_layers") and callable(getattr(thing, "call", None))
+    return hasattr(thing, "_flatten_layers") and not isinstance(thing, type) and callable(getattr(thing, "call", None))
 
 
 def is_keras3(thing: Any) -> bool:
     """Whether something is a layer or an operation of Keras 3."""
-    return hasattr(thing, "symbolic_call")
+    return hasattr(thing, "symbolic_call") and not isinstance(thing, type)
 
 
 def is_callable_node(thing: Any) -> bool:
@@ -150,6 +150,18 @@ def build_by_shape(call: Any, tensors: Iterable[Any]) -> None:
     compute_output_spec(call, *(KerasTensor(tuple(t.shape), dtype=_dtype_name(t.dtype)) for t in tensors))
 
 
+def build_in_order(model: Layer, shape: tuple[int | None, ...]) -> bool:
+    """Build a Sequential layer by layer, which keeps the constants that layers make of theirs out of any graph.
+
+    Returns:
+      Whether the model is one that is built so.
+    """
+    if not hasattr(model, "_functional"):
+        return False
+    model.build(shape)
+    return True
+
+
 def input_layers(model: Layer) -> list[Layer]:
     """The placeholders of a functional model's inputs, in the order of its flattened inputs."""
     functional = getattr(model, "_functional", None) or model
@@ -175,6 +187,17 @@ def seed_generators(layers: Iterable[Layer]) -> list[Any]:
     own = [generator for layer in layers for generator in getattr(layer, "_seed_generators", ())]
     shared = global_state.get_global_attribute("global_seed_generator")
     return list({id(g): g for g in [*own, shared] if g is not None}.values())
+
+
+def without_assignments() -> Any:
+    """A scope in which Keras 3 assigns to no variable, and later reads see what would have been assigned."""
+    from keras import StatelessScope
+
+    return StatelessScope()
+
+
+#: How a Sequential of Keras 2 without an input adapts itself to the shape of each new batch.
+ADAPTING = "_build_graph_network_for_inferred_shape"
 
 
 def is_recurrent(layer: Layer) -> bool:

@@ -29,6 +29,8 @@ def tensors_of(graph: ForwardGraph, layer: TracedLayer, call: LayerCall, face: s
         return _own_inputs(graph, call)
     if face == "output":
         return call.outputs
+    if layer.kind == "InputLayer":
+        return []  # a placeholder has one tensor and no inside
     if face in ("query", "key", "value"):
         return _projection(graph, layer, call, face)
     if face in ("hidden", "cell"):

@@ -43,7 +43,7 @@ class Source:
             )
         if not callable(model):
             raise errors.ModelTypeError(
-                f"a {type(model).__name__} is not a model.",
+                f"{errors.kind_of(model)} is not a model.",
                 [("received", repr(model)[:120])],
                 "pass a Keras model or layer, a tf.Module, a function of tensors, or the path of a saved model",
             )
@@ -105,6 +105,9 @@ class Source:
         def call(*tensors: Tensor) -> Structure:
             return self.call(tf.nest.pack_sequence_as(structure, list(tensors)), training=False)
 
+        one = tuple(tensors[0].shape) if len(tensors) == 1 else None
+        if one is not None and self.is_keras and internals.build_in_order(self.model, one):
+            return
         if any(map(internals.is_keras3, unbuilt)):
             internals.build_by_shape(call, tensors)
         elif not getattr(self.model, "built", False):

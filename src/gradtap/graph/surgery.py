@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.autograph.core import converter
 from tensorflow.python.autograph.impl import api as autograph
+from tensorflow.python.eager.polymorphic_function import polymorphic_function
 from tensorflow.python.framework import convert_to_constants
 
 from gradtap.graph import moments, second_rules
@@ -193,6 +194,25 @@ def opened(function: Any, owner: Any = None) -> Callable[..., Any]:
     return call
 
 
+@contextmanager
+def functions_opened(applies: Callable[[], bool]) -> Iterator[None]:
+    """Let every `tf.function` that is called meanwhile be the Python function behind it.
+
+    Args:
+      applies: Whether a call is meant; for others, of other threads, nothing changes.
+    """
+    original = polymorphic_function.Function.__call__
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        return opened(function)(*args, **kwargs) if applies() else original(function, *args, **kwargs)
+
+    polymorphic_function.Function.__call__ = call
+    try:
+        yield
+    finally:
+        polymorphic_function.Function.__call__ = original
+
+
 def inline(function: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Put the ops of a concrete function, and of the functions that it calls, into the graph that is being built.
 
@@ -214,6 +234,8 @@ def inline(function: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     fetched = tf.graph_util.import_graph_def(
         opened, input_map=placeholders, return_elements=[output.name for output in function.outputs], name=""
     )
+    for tensor, known_as in zip(fetched, function.outputs, strict=True):
+        tensor.set_shape(known_as.shape)  # Python code may have known more than an op by itself, such as a look-up
     return dict(zip(outputs, fetched, strict=True))
 
 
