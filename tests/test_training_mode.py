@@ -155,6 +155,30 @@ def test_layers_that_train_otherwise(float64):
         gt.gradients(model, x, target=1, at="odd/only_training")
 
 
+class TrainingAlone(layers.Layer):
+    """Holds a layer that makes its weights when it runs, which it does in training alone."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.rare = layers.Dense(4)
+
+    def call(self, x, training=False):
+        return self.rare(x) if training else x
+
+
+@pytest.mark.filterwarnings("ignore:`build\\(\\)` was called on layer:UserWarning")
+def test_a_layer_that_is_built_in_training_alone(float64):
+    model = keras.Sequential([keras.Input((4,)), TrainingAlone(name="odd"), layers.Dense(2, name="last")])
+    x = draws(3, 4)
+    np.testing.assert_array_equal(gt.gradients(model, x, target=1, at="odd").outputs, model(x))
+    g = gt.gradients(model, x, target=1, at=["odd/rare", ":input"], training=True)
+    assert len(model.variables) == 4
+    np.testing.assert_allclose(g.outputs, model(x, training=True), rtol=0, atol=1e-14)
+    column = np.tile(np.asarray(model.get_layer("last").kernel)[:, 1], (3, 1))
+    assert_same_numbers(g["odd/rare"], column, 1e-14)
+    keras.Sequential([keras.Input((4,)), layers.Dense(2)])(x)  # Keras is fit for the next model
+
+
 def test_a_function_with_a_training_flag():
     def model(x, training=False):
         return tf.reduce_sum(tf.nn.dropout(x, 0.5), -1) if training else tf.reduce_sum(x, -1)

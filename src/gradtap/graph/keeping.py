@@ -132,7 +132,7 @@ def _admits(specs: Sequence[_Shape], full: Sequence[_Shape]) -> bool:
 def _first_that_traces(
     source: Source, feeds: Feeds, kind: _Kind, attempts: Sequence[tuple[_Shape, ...]]
 ) -> ForwardGraph:
-    _build(source, feeds)
+    _build(source, feeds, kind.training)
     failure: Exception | None = None
     for shapes in attempts:
         specs = [tf.TensorSpec(s, t.dtype) for s, t in zip(shapes, feeds.tensors, strict=True)]
@@ -143,11 +143,11 @@ def _first_that_traces(
     raise failure if failure else errors.ModelCallError("the model was given nothing to run on.")
 
 
-def _build(source: Source, feeds: Feeds) -> None:
+def _build(source: Source, feeds: Feeds, training: bool) -> None:
     """Build a model that was never called as a call on these inputs would."""
     with tf.init_scope():
         try:
-            source.ensure_built(feeds.tensors, feeds.structure)
+            source.ensure_built(feeds.tensors, feeds.structure, training)
         except Exception as error:
             raise call_error(source, feeds.tensors, error, None) from error
 

@@ -156,7 +156,7 @@ def build_in_order(model: Layer, shape: tuple[int | None, ...]) -> bool:
     Returns:
       Whether the model is one that is built so.
     """
-    if not hasattr(model, "_functional"):
+    if getattr(model, "_functional", model) is not None:  # no Sequential, or one that has its shape
         return False
     model.build(shape)
     return True

@@ -88,7 +88,7 @@ class Source:
             return list(inputs), {}
         return [inputs], {}
 
-    def ensure_built(self, tensors: Sequence[Tensor], structure: Structure) -> None:
+    def ensure_built(self, tensors: Sequence[Tensor], structure: Structure, training: bool = False) -> None:
         """Make the variables of layers that were never called, outside of any graph of ours.
 
         Variables made while a graph of ours is traced would leave Keras's global state poisoned.
@@ -96,6 +96,7 @@ class Source:
         Args:
           tensors: What the model will be called on; only shapes and types are looked at.
           structure: How they are nested, positions at the leaves.
+          training: As the model will be called: some layers run in training alone.
         """
         held = [named.layer for named in named_layers(self.model)]
         unbuilt = [layer for layer in held if not getattr(layer, "built", True)]
@@ -103,7 +104,7 @@ class Source:
             return
 
         def call(*tensors: Tensor) -> Structure:
-            return self.call(tf.nest.pack_sequence_as(structure, list(tensors)), training=False)
+            return self.call(tf.nest.pack_sequence_as(structure, list(tensors)), training)
 
         one = tuple(tensors[0].shape) if len(tensors) == 1 else None
         if one is not None and self.is_keras and internals.build_in_order(self.model, one):
