@@ -13,7 +13,7 @@ from keras import layers
 
 import gradtap as gt
 from gradtap import errors
-from gradtap.graph import suffixes, surgery
+from gradtap.graph import suffixes, surgery, walking
 from reference.differences import assert_same_numbers
 from reference.models import draws, float64_policy
 from reference.smooth import KINDS, smooth
@@ -54,7 +54,7 @@ def test_what_comes_before_the_tap_is_gone(monkeypatch):
     kept, prune = [], surgery.prune
 
     def counted(wrapped, feeds, fetches):
-        kept.append((len(feeds), surgery.ancestors(fetches, up_to=feeds[0])))
+        kept.append((len(feeds), walking.ancestors(fetches, up_to=feeds[0])))
         return prune(wrapped, feeds, fetches)
 
     monkeypatch.setattr(suffixes.surgery, "prune", counted)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from gradtap import errors
 from gradtap.asking import Settings, Unconnected, address_key, ask, watched
-from gradtap.graph import explain, surgery
+from gradtap.graph import explain, surgery, walking
 from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.tracing import ForwardGraph
@@ -242,7 +242,7 @@ def slopes_at(
             missing.append(place)
     missing = missing or ([] if kept else left_out[:1])
     errors.raise_all([_reason(graph, place, score, target) for place in missing])
-    needed = surgery.ancestors([score]) if left_out else set()
+    needed = walking.ancestors([score]) if left_out else set()
     skipped = {p.key: explain.in_short(p.tensor, needed) for p in left_out}
     return kept, slopes, skipped
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from gradtap.asking import Settings, Unconnected, ask, watched
 from gradtap.differentiate import slopes_at
-from gradtap.graph import surgery
+from gradtap.graph import surgery, walking
 from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.tracing import ForwardGraph
@@ -102,8 +102,8 @@ class _Jacobian(BetweenTaps):
 
 
 def _has_loop(of: Place, places: Sequence[Place]) -> bool:
-    after = surgery.descendants([place.variable for place in places])
-    return any(op.type in ("While", "StatelessWhile") for op in surgery.ancestors([of.tensor]) & after)
+    after = walking.descendants([place.variable for place in places])
+    return any(op.type in ("While", "StatelessWhile") for op in walking.ancestors([of.tensor]) & after)
 
 
 def _vectorised(of: Place, places: Sequence[Place], rows: Tensor) -> list[Tensor] | None:

@@ -175,8 +175,8 @@ BUGS = [
     Bug(
         "the prefix of a suffix is not cut away",
         "graph/suffixes.py",
-        "surgery.ancestors(graph.outputs, up_to=tap)",
-        "surgery.ancestors(graph.outputs)",
+        "walking.ancestors(graph.outputs, up_to=tap)",
+        "walking.ancestors(graph.outputs)",
         ("test_suffix.py", "-k", "any_number"),
     ),
     Bug(
@@ -203,7 +203,7 @@ BUGS = [
     Bug(
         "a layer's input is shared with others that are given the same",
         "graph/sides.py",
-        "[surgery.own_copy(graph.graph, t, call.first_op, call.last_op) for t in call.inputs]",
+        "[copies.own_copy(graph.graph, t, call.first_op, call.last_op) for t in call.inputs]",
         "list(call.inputs)",
         ("test_inside_layers.py", "-k", "share"),
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from gradtap import errors
-from gradtap.graph import surgery
+from gradtap.graph import surgery, walking
 from gradtap.graph.scores import shape_text
 from gradtap.graph.tracing import ForwardGraph, TracedLayer
 from gradtap.types import Operation, Tensor
@@ -61,11 +61,11 @@ def unconnected(
     """The score has no gradient at the tap: on another branch, or cut on the way."""
     side = address.partition(":")[2].partition(".")[0] or "output"
     described = f"`{address}`{_of(layer, tensor, side)}"
-    needed = surgery.ancestors([score])
+    needed = walking.ancestors([score])
     if tensor.op not in needed:
         return _other_branch(graph, described, tensor, score, target)
     try:
-        cuts = _cuts(tensor, score, needed & surgery.descendants([tensor]))
+        cuts = _cuts(tensor, score, needed & walking.descendants([tensor]))
         do = ["tap a layer after it", _ZERO]
     except LookupError as error:
         # What TensorFlow has no rule for is no zero: nobody knows what flows there.
@@ -92,7 +92,7 @@ def _other_branch(
     feeds = [
         name
         for name, output in zip(graph.output_names, graph.outputs, strict=True)
-        if tensor.op in surgery.ancestors([output])
+        if tensor.op in walking.ancestors([output])
     ]
     do = [_ZERO]
     if not feeds:
@@ -100,7 +100,7 @@ def _other_branch(
     elif len(graph.outputs) > 1:
         where = f"is not on it: it feeds output {', '.join(f'`{n}`' for n in feeds)} only"
         do.insert(0, f'target=gt.targets.class_score(k, output="{feeds[0]}")')
-    elif surgery.ancestors([score]).isdisjoint(feed.op for feed in graph.feeds):
+    elif walking.ancestors([score]).isdisjoint(feed.op for feed in graph.feeds):
         where = "is not on it: the target uses nothing that the model computes from its inputs"
         do.insert(0, "a target is computed from the outputs that it is given")
     else:
@@ -116,7 +116,7 @@ def _other_branch(
 
 def _path(graph: ForwardGraph, score: Tensor) -> str:
     """The outermost layers that the score depends on, in the order they ran."""
-    needed = surgery.ancestors([score])
+    needed = walking.ancestors([score])
     position = {op: i for i, op in enumerate(graph.graph.get_operations())}
     steps = []
     for path, calls in graph.calls.items():
@@ -180,7 +180,7 @@ def _owner(graph: ForwardGraph, op: Operation) -> str:
 
 def _first_float_layer(graph: ForwardGraph, tensor: Tensor) -> tuple[str, str]:
     """Kind and path of the embedding of an integer tensor, or of the first layer after it that returns floats."""
-    below = surgery.descendants([tensor])
+    below = walking.descendants([tensor])
     found = [
         (layer.kind != "Embedding", call.first_op, layer.kind, layer.path)
         for layer in graph.layers

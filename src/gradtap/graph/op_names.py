@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gradtap import errors
-from gradtap.graph import surgery
+from gradtap.graph import surgery, walking
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.tap import Tap, path_matches
 from gradtap.types import Operation, Tensor
@@ -11,7 +11,7 @@ from gradtap.types import Operation, Tensor
 
 def model_ops(graph: ForwardGraph) -> list[Operation]:
     """The ops on the way from the inputs to the outputs, in forward order."""
-    wanted = surgery.descendants(graph.feeds) & surgery.ancestors(graph.outputs)
+    wanted = walking.descendants(graph.feeds) & walking.ancestors(graph.outputs)
     return [op for op in graph.graph.get_operations() if op in wanted and op.type not in ("Identity", "NoOp")]
 
 
@@ -66,7 +66,7 @@ def _leaving_scope(graph: ForwardGraph, scope: str) -> list[Tensor]:
     """The float tensors made in a scope that are used outside of it, or returned."""
     inner = [op for op in model_ops(graph) if f"/{op.name}/".find(f"/{scope}/") >= 0]
     members = set(inner)
-    returned = {id(surgery.same_value_source(output)) for output in graph.outputs}
+    returned = {id(walking.same_value_source(output)) for output in graph.outputs}
     return [
         tensor
         for op in inner

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradtap import errors
-from gradtap.graph import explain, op_names, sides, surgery
+from gradtap.graph import copies, explain, op_names, sides
 from gradtap.graph import keras_internals as internals
 from gradtap.graph.capture import LayerCall
 from gradtap.graph.tracing import ForwardGraph, TracedLayer
@@ -134,7 +134,7 @@ class _Finder:
 
     def _own(self, tensor: Tensor) -> Tensor:
         with self.graph.lock:
-            return surgery.own_output(self.graph.graph, tensor, self.graph.forward_ops)
+            return copies.own_output(self.graph.graph, tensor, self.graph.forward_ops)
 
     def _by_class(self, asked: type) -> list[Place]:
         layers = [layer for layer in self.graph.layers if asked in layer.classes]

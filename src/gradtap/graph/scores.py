@@ -9,7 +9,7 @@ import tensorflow as tf
 from ml_dtypes import finfo  # NumPy's own knows no bfloat16; Keras brings this one along
 
 from gradtap import errors
-from gradtap.graph import surgery
+from gradtap.graph import walking
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.types import Tensor
 
@@ -56,7 +56,7 @@ def pick_output(graph: ForwardGraph, output: int | str | None) -> tuple[Tensor, 
 
 def pre_squash(tensor: Tensor) -> Tensor | None:
     """The value before a final softmax or sigmoid; None where the tensor does not end in one."""
-    op = surgery.same_value_source(tensor).op
+    op = walking.same_value_source(tensor).op
     return op.inputs[0] if op.type in _SQUASHING else None
 
 
@@ -67,7 +67,7 @@ def squash_anew(tensor: Tensor, dtype: Any = None) -> Tensor:
       tensor: An output with a `pre_squash`.
       dtype: What to compute in; None for what the model does.
     """
-    op = surgery.same_value_source(tensor).op
+    op = walking.same_value_source(tensor).op
     return _SQUASHING[op.type](tf.cast(op.inputs[0], dtype or op.inputs[0].dtype))
 
 

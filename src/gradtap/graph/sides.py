@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from gradtap.graph import copies
 from gradtap.graph import keras_internals as internals
-from gradtap.graph import surgery
 from gradtap.graph.capture import LayerCall
 from gradtap.graph.tracing import ForwardGraph, TracedLayer
 from gradtap.types import Tensor
@@ -59,13 +59,13 @@ def _own_inputs(graph: ForwardGraph, call: LayerCall) -> list[Tensor]:
     is what flows through that layer.
     """
     with graph.lock:
-        call.inputs[:] = [surgery.own_copy(graph.graph, t, call.first_op, call.last_op) for t in call.inputs]
+        call.inputs[:] = [copies.own_copy(graph.graph, t, call.first_op, call.last_op) for t in call.inputs]
     return call.inputs
 
 
 def _own_output(graph: ForwardGraph, tensor: Tensor) -> Tensor:
     with graph.lock:
-        return surgery.own_output(graph.graph, tensor, graph.forward_ops)
+        return copies.own_output(graph.graph, tensor, graph.forward_ops)
 
 
 def _within(graph: ForwardGraph, layer: TracedLayer, name: str, call: LayerCall) -> list[LayerCall]:
@@ -108,7 +108,7 @@ def _by_head(graph: ForwardGraph, layer: TracedLayer, found: Tensor) -> Tensor:
     if found.shape.rank != 5 or heads is None or found.shape[1] * found.shape[2] != heads:
         return found
     with graph.lock:
-        return surgery.merged_axes(graph.graph, found)
+        return copies.merged_axes(graph.graph, found)
 
 
 def _projection(graph: ForwardGraph, layer: TracedLayer, call: LayerCall, face: str) -> list[Tensor]:

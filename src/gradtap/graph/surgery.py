@@ -15,8 +15,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.autograph.core import converter
 from tensorflow.python.autograph.impl import api as autograph
+from tensorflow.python.eager import wrap_function
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
-from tensorflow.python.framework import convert_to_constants
+from tensorflow.python.framework import convert_to_constants, func_graph
 
 from gradtap.graph import moments, second_rules
 from gradtap.types import Compiled, Operation, Structure, Tensor
@@ -84,10 +85,11 @@ def prune(wrapped: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> C
       A compiled function, as fast as a hand-written `tf.function` of the same ops; it may be called inside another
       `tf.function`, and differentiated by an outer tape.
     """
-    with inside(wrapped.graph):
+    graph = wrapped.graph
+    with inside(graph):
         # A tensor that is fed and fetched, or fetched twice, would lose its place: each fetch gets an op of its own.
         fetches = [tf.identity(fetch) for fetch in fetches]
-    pruned = wrapped.prune(list(feeds), fetches, name="gradtap")
+    pruned = wrap_function.WrappedFunction(_part_of(graph, feeds, fetches), wrapped._variable_holder)
 
     def run(*tensors: Tensor) -> Any:
         # The public call first tries to bind the arguments by name, fails, and prints every array into the message of
@@ -95,6 +97,60 @@ def prune(wrapped: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> C
         return pruned._call_flat(list(tensors), pruned.captured_inputs)
 
     return run
+
+
+def _part_of(graph: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> Any:
+    """A graph of its own with the ops between feeds and fetches, and those captures that they use.
+
+    It goes by way of a `GraphDef`, which C++ reads. `WrappedFunction.prune` copies op by op in Python and takes about
+    four times as long.
+    """
+    cut = {tensor.ref() for tensor in [*feeds, *graph.internal_captures]}
+    needed = _needed(fetches, cut)
+    read = {tensor.ref() for op in needed for tensor in op.inputs} & cut
+    part = func_graph.FuncGraph("gradtap")
+    with part.as_default():
+        given = [tf.compat.v1.placeholder(t.dtype, t.shape, f"gradtap_fed_{i}") for i, t in enumerate(feeds)]
+        fed = {tensor.ref(): own for tensor, own in zip(feeds, given, strict=True)}
+        for i, (external, internal) in enumerate(graph.captures):
+            if internal.ref() in read and internal.ref() not in fed:
+                fed[internal.ref()] = part.capture(external, name=f"gradtap_captured_{i}")
+        for function in graph._functions.values():
+            part._add_function(function)
+        names = {reference.deref().name: own for reference, own in fed.items() if reference in read}
+        nodes = tf.compat.v1.GraphDef(versions=graph.graph_def_versions, node=_node_defs(needed))
+        wanted = [fetch.name for fetch in fetches]
+        part.outputs = list(tf.graph_util.import_graph_def(nodes, names, wanted, name="")) if nodes.node else []
+    for output, fetch in zip(part.outputs, fetches, strict=True):
+        output.set_shape(fetch.shape)  # Python code may have known more than an op by itself
+    part.inputs = [*given, *part.internal_captures]
+    part.structured_outputs = list(part.outputs)
+    part.variables = graph.variables
+    return part
+
+
+def _needed(fetches: Iterable[Tensor], cut: set[Any]) -> list[Operation]:
+    """The ops that some tensors depend on, control dependencies included, back to those that are given."""
+    seen: dict[Operation, None] = {}
+    stack = [fetch.op for fetch in fetches]
+    while stack:
+        op = stack.pop()
+        if op not in seen:
+            seen[op] = None
+            stack += [tensor.op for tensor in op.inputs if tensor.ref() not in cut]
+            stack += op.control_inputs
+    return list(seen)
+
+
+def _node_defs(ops: Sequence[Operation]) -> list[Any]:
+    """Descriptions of ops, without the wish to stand beside an op that is not among them."""
+    names = {op.name for op in ops}
+    found = [op.node_def for op in ops]
+    for node in found:
+        beside = [value.decode().removeprefix("loc:@") for value in node.attr["_class"].list.s]
+        if not beside or not names.issuperset(beside):
+            del node.attr["_class"]
+    return found
 
 
 @contextmanager
@@ -271,127 +327,6 @@ def replace_input(users: Iterable[Operation], old: Tensor, new: Tensor) -> None:
                 op._update_input(position, new)
 
 
-def own_copy(graph: Any, tensor: Tensor, first_op: int, last_op: int) -> Tensor:
-    """Give a range of ops a tensor of their own in the place of one that others use too.
-
-    Ranges are those of layer calls: one is inside of another, or apart from it. So the users of a copy that was put in
-    before are all inside of the range, or they are more than those that are.
-
-    Returns:
-      The tensor that the range uses; ``tensor`` itself where nobody else uses it.
-    """
-    inside_range = set(graph.get_operations()[first_op:last_op])
-    users: list[Operation] = []
-    others: list[Operation] = []
-    for op in tensor.consumers():
-        served = _forward_users(op)
-        if served and served <= inside_range:
-            users.append(op)
-        elif served & inside_range:
-            return own_copy(graph, op.outputs[0], first_op, last_op)  # the copy of a wider range
-        elif served:
-            others.append(op)
-    if not users or not others:
-        return tensor
-    if len(users) == 1 and _is_copy(users[0]):
-        return users[0].outputs[0]
-    with inside(graph):
-        copy = tf.identity(tensor, name="own_input")
-    replace_input(users, tensor, copy)
-    return copy
-
-
-def _is_copy(op: Operation) -> bool:
-    return str(op.name).startswith("gradtap/own_")
-
-
-def _forward_users(op: Operation) -> set[Operation]:
-    """The op itself, those behind it where it is a copy, and none where it belongs to a target or a backward pass."""
-    if _is_copy(op):
-        return {user for consumer in op.outputs[0].consumers() for user in _forward_users(consumer)}
-    return set() if str(op.name).startswith("gradtap/") else {op}
-
-
-def own_output(graph: Any, tensor: Tensor, forward_ops: int) -> Tensor:
-    """Put a tensor of its own between an op and those that use its output.
-
-    The gradient rules of many ops (`Tanh`, `Softmax`, `Exp`) read the op's output. Where that is the very tensor that
-    is tapped, a second derivative takes it to be held, and forgets that it depends on what comes before.
-
-    Args:
-      graph: The traced graph.
-      tensor: What an op of the forward pass gives.
-      forward_ops: How many ops the forward pass has; backward ops stay as they are.
-    """
-    own = [op for op in tensor.consumers() if op.name.startswith("gradtap/own_output")]
-    if own:
-        return own[0].outputs[0]
-    forward = set(graph.get_operations()[:forward_ops])
-    users = [op for op in tensor.consumers() if op in forward or op.name.startswith("gradtap/own_input")]
-    if tensor.op.type in ("Identity", "Placeholder") or not users:
-        return tensor
-    with inside(graph):
-        copy = tf.identity(tensor, name="own_output")
-    replace_input(users, tensor, copy)
-    return copy
-
-
-def merged_axes(graph: Any, tensor: Tensor) -> Tensor:
-    """A tensor with its second and third axis as one, put between an op and those that use its output."""
-    users = list(tensor.consumers())
-    known = [op.outputs[0] for op in users if op.name.startswith("gradtap/merged_axes")]
-    if known:
-        return known[0]
-    with inside(graph):
-        shape = tf.shape(tensor)
-        static = [tensor.shape[0], tensor.shape[1] * tensor.shape[2], *tensor.shape[3:]]
-        merged = tf.reshape(tensor, tf.concat([shape[:1], [static[1]], shape[3:]], 0), name="merged_axes")
-        merged.set_shape(static)
-        apart = tf.reshape(merged, shape, name="apart_axes")
-        apart.set_shape(tensor.shape)
-    replace_input(users, tensor, apart)
-    return merged
-
-
 def is_float(tensor: Tensor) -> bool:
     """Whether a tensor is of a type that gradients flow through."""
     return bool(tensor.dtype.is_floating or tensor.dtype.is_complex)
-
-
-def ancestors(tensors: Iterable[Tensor], up_to: Tensor | None = None) -> set[Operation]:
-    """Every op that the tensors depend on through data, their own ops included.
-
-    Args:
-      tensors: Where to begin.
-      up_to: What this one depends on is left out, unless there is another way to it.
-    """
-    seen: set[Operation] = set()
-    stack = [tensor.op for tensor in tensors if tensor is not up_to]
-    while stack:
-        op = stack.pop()
-        if op not in seen:
-            seen.add(op)
-            stack += [i.op for i in op.inputs if i is not up_to]
-    return seen
-
-
-def descendants(tensors: Iterable[Tensor]) -> set[Operation]:
-    """Every op that depends on the tensors through data."""
-    seen: set[Operation] = set()
-    stack = [op for tensor in tensors for op in tensor.consumers()]
-    while stack:
-        op = stack.pop()
-        if op not in seen:
-            seen.add(op)
-            stack += [consumer for output in op.outputs for consumer in output.consumers()]
-    return seen
-
-
-def same_value_source(tensor: Tensor) -> Tensor:
-    """Walk back through ops that only hand their input on; casts between float types count as such."""
-    while True:
-        op = tensor.op
-        if op.type == "Identity" or (op.type == "Cast" and is_float(tensor) and is_float(op.inputs[0])):
-            tensor = op.inputs[0]
-        else:
-            return tensor
