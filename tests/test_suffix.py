@@ -54,7 +54,7 @@ def test_what_comes_before_the_tap_is_gone(monkeypatch):
     kept, prune = [], surgery.prune
 
     def counted(wrapped, feeds, fetches):
-        kept.append((len(feeds), walking.ancestors(fetches, up_to=feeds[0])))
+        kept.append((len(feeds), walking.ancestors(fetches, up_to=feeds[:1])))
         return prune(wrapped, feeds, fetches)
 
     monkeypatch.setattr(suffixes.surgery, "prune", counted)

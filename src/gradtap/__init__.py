@@ -25,12 +25,13 @@ _HOMES = {
     "trace": "gradtap.graph.model_files",
     "vjp": "gradtap.products",
 }
-_MODULES = ("errors", "plot", "targets")
+_MODULES = ("attribution", "errors", "plot", "targets")
 
 __all__ = [
     "GradtapError",
     "Tap",
     "activations",
+    "attribution",
     "errors",
     "forget",
     "gradients",
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gradtap import errors, plot, targets
+    from gradtap import attribution, errors, plot, targets
     from gradtap.differentiate import activations, gradients
     from gradtap.errors import GradtapError
     from gradtap.graph.model_files import forget, trace

@@ -8,7 +8,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -77,8 +77,32 @@ class Question(Protocol):
         """What is fed beside the inputs; each has one row for each example, or one row for all."""
 
 
-def ask(model: Model, inputs: Structure, question: Question, settings: Settings) -> tuple[Program, Parts]:
+class Asked(NamedTuple):
+    """A question that was answered on one batch, with what is needed to ask more; it does not hold the model."""
+
+    program: Program
+    inputs: list[Tensor]
+    seeds: Sequence[TensorLike]
+    values: list[TensorLike]
+    batch_size: int | None
+
+    def later(self, name: str) -> Parts:
+        """What one of the program's later programs gives on the same batch."""
+        more = self.program.later[name]
+        return run_batch(more, self.inputs, seeds=self.seeds, values=self.values, batch_size=self.batch_size)
+
+
+def ask(
+    model: Model, inputs: Structure, question: Question, settings: Settings, asked: list[Asked] | None = None
+) -> tuple[Program, Parts]:
     """Answer a question about a model on a batch, or on a dataset of batches.
+
+    Args:
+      model: The model.
+      inputs: One batch, or a dataset.
+      question: What is to be computed.
+      settings: The keywords of the call.
+      asked: Given what is needed to ask more, batch by batch.
 
     Returns:
       The program that ran and what it fetched, by part.
@@ -96,6 +120,8 @@ def ask(model: Model, inputs: Structure, question: Question, settings: Settings)
         program = replace(program, target=getattr(question, "target", ""))
         _warn_of_coupling(settings, feeds)
         seeds = seeds_for(graph.draws, settings.seed)
+        if asked is not None:
+            asked.append(Asked(program, feeds.tensors, seeds, values, settings.batch_size))
         return program, run_batch(program, feeds.tensors, seeds=seeds, values=values, batch_size=settings.batch_size)
 
     return over_dataset(inputs, one) if in_batches else one(inputs)

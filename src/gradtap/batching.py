@@ -17,6 +17,19 @@ from gradtap.types import Structure, Tensor, TensorLike
 _UNWATCHED_BYTES = 64 << 20
 
 
+#: Activations that a repeated run of a model's suffix aims to stay below.
+_IN_FLIGHT_BYTES = 256 << 20
+
+
+def rows_in_flight(bytes_per_example: int) -> int:
+    """How many examples to run at once where the caller does not say.
+
+    Args:
+      bytes_per_example: What the activations of one take; its gradients take as much again.
+    """
+    return max(1, _IN_FLIGHT_BYTES // max(2 * bytes_per_example, 1))
+
+
 def run_batch(
     program: Program,
     inputs: Sequence[Tensor],
@@ -51,8 +64,10 @@ def run_batch(
             [],
             ["give the batch axis a size in the input_signature", "leave batch_size out"],
         )
+    batch_size = batch_size or program.in_flight
     if batch is None or batch_size is None or batch <= batch_size:
         return run_once(program, [*inputs, *seeds, *values])
+    batch_size = -(-batch // -(-batch // batch_size))  # parts of about one size
 
     def rows(tensors: Sequence[TensorLike], start: int) -> list[TensorLike]:
         return [_rows(tensor, start, start + batch_size, batch) for tensor in tensors]

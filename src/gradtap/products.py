@@ -13,11 +13,12 @@ from gradtap.graph import surgery
 from gradtap.graph.arrays import like
 from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place, resolve
+from gradtap.graph.scores import widen
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, assemble
 from gradtap.results import TapValues
 from gradtap.second_order import differentiate_again
-from gradtap.types import Address, Model, Structure, TensorLike
+from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 from gradtap.vectors import one_place, placeholder_like, vectors_for
 
 
@@ -169,16 +170,48 @@ class _Jvp(BetweenTaps):
         places, of = resolve(graph, self.at), self.differentiated(graph)
         with surgery.inside(graph.graph):
             fed = [placeholder_like(place.tensor) for place in places]
-            # The product is linear in this cotangent; its value is of no account.
-            cotangent = tf.compat.v1.placeholder_with_default(tf.zeros_like(of.tensor), of.tensor.shape)
-            score = tf.reduce_sum(of.tensor * cotangent)
+        cotangents, score = _free_cotangents(graph, [of])
         kept, slopes, _ = slopes_at(graph, places, score, f"`{of.key}`", settings.unconnected)
         tangents = [fed[places.index(place)] for place in kept]
-        with surgery.inside(graph.graph):
-            change = tf.add_n([tf.reduce_sum(s * v) for s, v in zip(slopes, tangents, strict=True)])
-        product = differentiate_again(change, [cotangent])[0]
-        with surgery.inside(graph.graph):
-            product = tf.zeros_like(of.tensor) if product is None else product
+        products = _forward(graph, slopes, tangents, cotangents)
         watch = watched(graph, kept) if settings.checks else None
         feeds = [*graph.all_feeds, *fed]
-        return assemble(graph, feeds, {"products": [product]}, [of], watch=watch, jit_compile=trace.jit_compile)
+        return assemble(graph, feeds, {"products": products}, [of], watch=watch, jit_compile=trace.jit_compile)
+
+
+def tangents_through(
+    graph: ForwardGraph, at: Sequence[Place], tangents: Sequence[Tensor], of: Sequence[Place]
+) -> list[Tensor]:
+    """Add to a graph how several taps change with a change at others; zeros where they do not depend on them.
+
+    Args:
+      graph: The forward graph.
+      at: Where the change is made.
+      tangents: The change, of the shape of the activations there.
+      of: Where the change is read.
+    """
+    cotangents, score = _free_cotangents(graph, of)
+    found = surgery.differentiate(score, [place.variable for place in at])
+    pairs = [(slope, tangent) for slope, tangent in zip(found, tangents, strict=True) if slope is not None]
+    slopes, along = [slope for slope, _ in pairs], [tangent for _, tangent in pairs]
+    return _forward(graph, slopes, along, cotangents)
+
+
+def _free_cotangents(graph: ForwardGraph, of: Sequence[Place]) -> tuple[list[Tensor], Tensor]:
+    """A cotangent for each tap, and the sum of the products; it is linear in them, their values are of no account."""
+    with surgery.inside(graph.graph):
+        free = [tf.compat.v1.placeholder_with_default(tf.zeros_like(p.tensor), p.tensor.shape) for p in of]
+        return free, tf.add_n([tf.reduce_sum(widen(p.tensor * c)) for p, c in zip(of, free, strict=True)])
+
+
+def _forward(
+    graph: ForwardGraph, slopes: Sequence[Tensor], tangents: Sequence[Tensor], cotangents: Sequence[Tensor]
+) -> list[Tensor]:
+    """Jacobian-vector products: what multiplies the cotangents in the product of slopes and tangents."""
+    with surgery.inside(graph.graph):
+        if not slopes:
+            return [tf.zeros_like(c) for c in cotangents]
+        change = tf.add_n([widen(tf.reduce_sum(s * v)) for s, v in zip(slopes, tangents, strict=True)])
+    products = differentiate_again(change, cotangents)
+    with surgery.inside(graph.graph):
+        return [tf.zeros_like(c) if p is None else p for c, p in zip(cotangents, products, strict=True)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
@@ -13,6 +13,8 @@ from gradtap.graph import surgery
 from gradtap.graph.resolve import Place
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.types import Compiled, Structure, Tensor
+
+_Built = TypeVar("_Built")
 
 #: More programs than this on one graph are more than a person asks; the oldest is dropped.
 _KEPT_PROGRAMS = 256
@@ -31,6 +33,8 @@ class Program:
       target: What is differentiated, as messages show it.
       pack_outputs: Nests the model's flat outputs as the model returns them.
       copies: How often the result holds a tensor of the size of its taps.
+      in_flight: Most examples at once where the call does not say; None for all.
+      later: Programs that take the same, for what is computed only on request.
     """
 
     run: Compiled
@@ -41,6 +45,8 @@ class Program:
     skipped: dict[str, str] = field(default_factory=dict)
     target: str = ""
     copies: int = 2  # the activations come with their gradients
+    in_flight: int | None = None
+    later: dict[str, Program] = field(default_factory=dict)
 
     def split(self, fetched: Sequence[Tensor]) -> dict[str, list[Tensor]]:
         """The fetched tensors by the part they belong to."""
@@ -51,21 +57,24 @@ class Program:
         return parts
 
 
-def program_for(graph: ForwardGraph, key: Hashable | None, build: Callable[[], Program]) -> Program:
-    """The program kept under a key, built where there is none yet; without a key it is not kept."""
+def program_for(graph: ForwardGraph, key: Hashable | None, build: Callable[[], _Built]) -> _Built:
+    """The program kept under a key, built where there is none yet; without a key it is not kept.
+
+    Whatever is built by adding ops to the graph is kept in the same way.
+    """
     if key is None:
         return build()
-    program: Program | None = graph.programs.get(key)
-    if program is not None:
-        return program
+    kept: _Built | None = graph.programs.get(key)
+    if kept is not None:
+        return kept
     with graph.lock:
-        program = graph.programs.get(key)
-        if program is None:
-            program = build()
+        kept = graph.programs.get(key)
+        if kept is None:
+            kept = build()
             if len(graph.programs) >= _KEPT_PROGRAMS:
                 del graph.programs[next(iter(graph.programs))]
-            graph.programs[key] = program
-        return program
+            graph.programs[key] = kept
+        return kept
 
 
 def assemble(
@@ -94,7 +103,7 @@ def assemble(
     watched: list[str] = []
     if watch is not None:
         with surgery.inside(graph.graph):
-            flags = {name: _not_finite(t) for name, t in watch.items() if surgery.is_float(t)}
+            flags = {name: not_finite(t) for name, t in watch.items() if surgery.is_float(t)}
             if saturated is not None:
                 flags["saturated"] = saturated
             if flags:
@@ -105,7 +114,7 @@ def assemble(
     return Program(_with_xla(run) if jit_compile else run, places, counts, graph.pack_outputs, watched)
 
 
-def _not_finite(tensor: Tensor) -> Tensor:
+def not_finite(tensor: Tensor) -> Tensor:
     """Whether a tensor holds NaN or infinity: a sum is one fast pass and keeps either."""
     # Half precision would overflow.
     wide = tf.cast(tensor, tf.float32) if tensor.dtype in (tf.float16, tf.bfloat16) else tensor

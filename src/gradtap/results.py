@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import tensorflow as tf
@@ -141,6 +142,65 @@ class Gradients(TapValues):
 
 class Activations(TapValues):
     """Activations at taps; see `gradtap.activations`."""
+
+
+class Attributions(TapValues):
+    """Attributions at taps; see the methods of `gradtap.attribution`.
+
+    Args:
+      values: Pairs of a key and an attribution.
+      places: Where each attribution belongs.
+      skipped: Places that a pattern fits and that have no gradient, with the reason.
+    """
+
+    def __init__(
+        self,
+        values: Iterable[tuple[str, Tensor]],
+        places: Sequence[Place] | None = None,
+        *,
+        skipped: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(values, places)
+        self.skipped = dict(skipped or {})
+
+
+class PathAttributions(Attributions):
+    """Attributions that were summed along a path; see `gradtap.attribution.integrated_gradients`.
+
+    Args:
+      values: Pairs of a key and an attribution.
+      places: Where each attribution belongs.
+      skipped: Places that a pattern fits and that have no gradient, with the reason.
+      delta: Computes the completeness error.
+      steps: How many points of the path were looked at.
+    """
+
+    def __init__(
+        self,
+        values: Iterable[tuple[str, Tensor]],
+        places: Sequence[Place] | None = None,
+        *,
+        skipped: Mapping[str, str] | None = None,
+        delta: Callable[[], Any] | None = None,
+        steps: int = 0,
+    ) -> None:
+        super().__init__(values, places, skipped=skipped)
+        self.steps = steps
+        self._delta = delta
+
+    @cached_property
+    def delta(self) -> Any:
+        """The sum of the attributions less the change of the target along the path, ``(batch,)``; computed when asked.
+
+        Zero where the attributions account for all of it. For one tap, and for several on one path, a tensor; for
+        several taps apart a mapping with one for each.
+
+        Raises:
+          MissingResultError: This result has none.
+        """
+        if self._delta is None:
+            raise errors.MissingResultError("this result has no completeness error.", [], "ask the method for it anew")
+        return self._delta()
 
 
 def _canonical(key: str) -> str | None:

@@ -175,7 +175,7 @@ BUGS = [
     Bug(
         "the prefix of a suffix is not cut away",
         "graph/suffixes.py",
-        "walking.ancestors(graph.outputs, up_to=tap)",
+        "walking.ancestors(graph.outputs, up_to=[tap])",
         "walking.ancestors(graph.outputs)",
         ("test_suffix.py", "-k", "any_number"),
     ),

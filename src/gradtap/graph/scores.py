@@ -25,11 +25,13 @@ class Score:
       value: One number per example, ``(batch,)``, float32 or wider.
       feeds: Placeholders for what the target brings along.
       saturated: Whether the score of some example is at the limit of a softmax or sigmoid: a boolean scalar.
+      held: What the inputs alone decide, ``(batch, ...)``: other activations at a tap do not change it.
     """
 
     value: Tensor
     feeds: list[Tensor] = field(default_factory=list)
     saturated: Tensor | None = None
+    held: list[Tensor] = field(default_factory=list)
 
 
 def pick_output(graph: ForwardGraph, output: int | str | None) -> tuple[Tensor, str]:

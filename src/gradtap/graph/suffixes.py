@@ -74,7 +74,7 @@ def _rest(graph: ForwardGraph, at: Address) -> _Rest:
             "name one of them",
         )
     tap = places[0].tensor
-    needed = walking.ancestors(graph.outputs, up_to=tap)
+    needed = walking.ancestors(graph.outputs, up_to=[tap])
     inputs = [i for i, feed in enumerate(graph.feeds) if feed.op in needed and feed is not tap]
     draws = [i for i, draw in enumerate(graph.draws) if draw.placeholder.op in needed]
     fed = [tap, *(graph.feeds[i] for i in inputs), *(graph.draws[i].placeholder for i in draws)]

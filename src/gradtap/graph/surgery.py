@@ -179,13 +179,16 @@ def op_count(graph: Any) -> int:
     return int(graph.version)
 
 
-def differentiate(score: Tensor | list[Tensor], tensors: Sequence[Tensor], *, order: int = 1) -> list[Tensor | None]:
+def differentiate(
+    score: Tensor | list[Tensor], tensors: Sequence[Tensor], *, order: int = 1, apart: bool = False
+) -> list[Tensor | None]:
     """Add the backward graph of ``sum(score)`` to the score's graph, once for all tensors.
 
     Args:
       score: What is differentiated.
       tensors: With respect to what.
       order: 2 where the score holds first derivatives; see `gradtap.graph.moments`.
+      apart: Take the partial derivative at each tensor while the others are held, though one may depend on another.
 
     Returns:
       A dense tensor for each of ``tensors``, or None where no gradient arrives.
@@ -193,7 +196,7 @@ def differentiate(score: Tensor | list[Tensor], tensors: Sequence[Tensor], *, or
     graph = (score[0] if isinstance(score, list) else score).graph
     before = op_count(graph)
     with inside(graph), moments.first_order() if order == 1 else nullcontext():
-        gradients = tf.gradients(score, list(tensors))
+        gradients = tf.gradients(score, list(tensors), stop_gradients=list(tensors) if apart else None)
         # A gather's gradient comes as slices; what a caller sees is always dense.
         dense = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
     for op in _with_inner(graph.get_operations()[before:]):

@@ -8,20 +8,21 @@ from gradtap.graph.surgery import is_float
 from gradtap.types import Operation, Tensor
 
 
-def ancestors(tensors: Iterable[Tensor], up_to: Tensor | None = None) -> set[Operation]:
+def ancestors(tensors: Iterable[Tensor], up_to: Iterable[Tensor] = ()) -> set[Operation]:
     """Every op that the tensors depend on through data, their own ops included.
 
     Args:
       tensors: Where to begin.
-      up_to: What this one depends on is left out, unless there is another way to it.
+      up_to: What these depend on is left out, unless there is another way to it.
     """
+    ends = {tensor.ref() for tensor in up_to}
     seen: set[Operation] = set()
-    stack = [tensor.op for tensor in tensors if tensor is not up_to]
+    stack = [tensor.op for tensor in tensors if tensor.ref() not in ends]
     while stack:
         op = stack.pop()
         if op not in seen:
             seen.add(op)
-            stack += [i.op for i in op.inputs if i is not up_to]
+            stack += [i.op for i in op.inputs if i.ref() not in ends]
     return seen
 
 

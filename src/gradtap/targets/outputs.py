@@ -171,7 +171,7 @@ class Predicted(_OfOutput):
     def build(self, graph: ForwardGraph) -> Score:
         winners = tf.argmax(pick_output(graph, self.output)[0], axis=-1, output_type=tf.int32)
         value = _gather(self._scores(graph), winners[:, None])
-        return Score(value, saturated=self._saturation(graph, value))
+        return Score(value, saturated=self._saturation(graph, value), held=[winners])
 
     def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         return []

@@ -123,7 +123,8 @@ class Contrast:
         first, second = self.first.build(graph), self.second.build(graph)
         flags = [s.saturated for s in (first, second) if s.saturated is not None]
         saturated = tf.reduce_any(tf.stack(flags)) if flags else None
-        return Score(first.value - second.value, [*first.feeds, *second.feeds], saturated)
+        feeds, held = [*first.feeds, *second.feeds], [*first.held, *second.held]
+        return Score(first.value - second.value, feeds, saturated, held)
 
     def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         return [*self.first.values(graph, batch), *self.second.values(graph, batch)]

@@ -1,0 +1,310 @@
+"""Integrals of gradients along the straight line from a baseline to what stands at some taps."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import tensorflow as tf
+
+from gradtap import errors
+from gradtap.asking import Asked, Settings, address_key, ask, check_choice
+from gradtap.baselines import BaselineReader
+from gradtap.batching import join
+from gradtap.differentiate import slopes_at
+from gradtap.graph import explain, surgery
+from gradtap.graph.cutting import cut_at
+from gradtap.graph.resolve import Place, resolve
+from gradtap.graph.scores import widen
+from gradtap.graph.tracing import ForwardGraph
+from gradtap.products import tangents_through
+from gradtap.quadrature import nodes_and_weights
+from gradtap.results import PathAttributions, TapValues
+from gradtap.staging import Leg, Legs, Stage, Staged, expand, refuse_states
+from gradtap.targets import Target
+from gradtap.types import Model, Structure, Tensor, TensorLike
+from gradtap.vectors import placeholder_like
+
+#: Doublings of the steps before a tolerance is given up.
+_MOST_STEPS = 1 << 14
+
+Integrand = Literal["slope", "slope_times_change", "slope_times_flow", "slope_times_difference"]
+
+
+@dataclass(frozen=True)
+class Path:
+    """How a path is followed.
+
+    Args:
+      baseline: Where it begins.
+      rule: The quadrature, or ``"difference"``.
+      steps: How many points are looked at.
+      tolerance: Double the steps until the completeness error is below it; None leaves them.
+    """
+
+    baseline: BaselineReader
+    rule: str
+    steps: int
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.rule != "difference":
+            nodes_and_weights(self.rule, self.steps)
+        tolerance = self.tolerance
+        if tolerance is not None and (isinstance(tolerance, bool) or not tolerance > 0):
+            raise errors.ArgumentError(
+                f"tolerance={tolerance!r} is not a positive number.", [], "None leaves the steps"
+            )
+
+
+def integrate(
+    model: Model,
+    inputs: Structure,
+    target: Target,
+    path: Path,
+    integrand: Integrand,
+    settings: Settings,
+    *,
+    at: Any,
+    along: Any = None,
+    joint: bool = False,
+) -> PathAttributions:
+    r"""Integrate at the taps of ``at`` along a straight line.
+
+    Args:
+      model: See `gradtap.gradients`.
+      inputs: See `gradtap.gradients`.
+      target: What is differentiated.
+      path: The line.
+      integrand: ``"slope"`` for :math:`\partial F / \partial h`; ``"slope_times_change"`` for that times the whole
+        change of h; ``"slope_times_flow"`` for that times the rate at which h follows the path;
+        ``"slope_times_difference"`` for a sum of differences between neighbouring points.
+      settings: The keywords of the call.
+      at: Where the slope is measured.
+      along: Where the path runs; None for where it is measured.
+      joint: Without ``along``: move all taps on one path rather than each on its own.
+    """
+    check_choice("joint", joint, (True, False))
+    work = _Integral(path, integrand, along is not None)
+
+    def legs(graph: ForwardGraph, settings: Settings) -> Legs:
+        return _legs(graph, target, settings, at, along, joint, integrand)
+
+    def arrays(graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
+        return path.baseline.arrays(graph, _moved(graph, at, along, joint), batch)
+
+    name: Hashable = ("path", address_key(at), along and address_key(along), joint, integrand)
+    question = Staged(target, name, legs, work, arrays=arrays, later={"change": work.change})
+    asked: list[Asked] = []
+    program, parts = ask(model, inputs, question, settings, asked)
+    sums, measured, each = parts["sums"], program.places, along is not None
+    names = [place.key for place in measured] if each else list(_groups(measured, joint))
+
+    def delta() -> Any:
+        changes = join([one.later("change") for one in asked])["change"]
+        changes = changes * len(sums) if each else changes
+        errors_of = [s - c for s, c in zip(sums, changes, strict=True)]
+        return errors_of[0] if len(errors_of) == 1 else TapValues(zip(names, errors_of, strict=True))
+
+    steps = parts["steps"][0]
+    return PathAttributions(
+        zip((place.key for place in measured), parts["attributions"], strict=True),
+        measured,
+        skipped=program.skipped,
+        delta=delta if integrand != "slope" else None,
+        steps=int(max(steps.numpy(), default=path.steps)) if hasattr(steps, "numpy") else path.steps,
+    )
+
+
+def _groups(places: Sequence[Place], joint: bool) -> dict[str, list[Place]]:
+    """Taps that move together, by name: all of them, or those that one address means."""
+    if joint:
+        return {"all": list(places)}
+    found: dict[str, list[Place]] = {}
+    for place in places:
+        name = place.group or place.key
+        name = f"{place.tap.path}[{place.tap.call}]" if "[*]" in name else name
+        found.setdefault(name, []).append(place)
+    return found
+
+
+def _moved(graph: ForwardGraph, at: Any, along: Any, joint: bool) -> list[Place]:
+    """What moves, in the order of the legs."""
+    if along is not None:
+        return resolve(graph, along)
+    return [place for group in _groups(resolve(graph, at), joint).values() for place in group]
+
+
+def _legs(
+    graph: ForwardGraph, target: Target, settings: Settings, at: Any, along: Any, joint: bool, integrand: str
+) -> Legs:
+    places = resolve(graph, at)
+    with surgery.inside(graph.graph):
+        score = target.build(graph)
+    kept, slopes, skipped = slopes_at(graph, places, score.value, repr(target), settings.unconnected)
+
+    def leg(moved: list[Place], measured: list[Place], found: list[Tensor], fed: Sequence[Tensor] = ()) -> Leg:
+        cut = cut_at(
+            graph,
+            [place.tensor for place in moved],
+            [*found, score.value],
+            target_feeds=score.feeds,
+            further_feeds=fed,
+            held=score.held,
+        )
+        return Leg(cut, moved, measured)
+
+    if along is not None:
+        moved = resolve(graph, along)
+        refuse_states(moved)
+        errors.raise_all(
+            [explain.integer(graph, p.key, p.tensor, p.layer) for p in moved if not surgery.is_float(p.tensor)]
+        )
+        fed: list[Tensor] = []
+        if integrand == "slope_times_flow":
+            with surgery.inside(graph.graph):
+                fed = [placeholder_like(place.tensor) for place in moved]
+            slopes = slopes + tangents_through(graph, moved, fed, kept)
+        elif integrand == "slope_times_difference":
+            slopes = slopes + [place.tensor for place in kept]
+        return Legs([leg(moved, kept, slopes, fed)], skipped)
+    refuse_states(places)
+    legs = []
+    for group in _groups(places, joint).values():
+        members = [place for place in group if place in kept]
+        found = [slopes[kept.index(place)] for place in members]
+        if len(members) > 1:
+            found = surgery.differentiate(score.value, [place.tensor for place in members], apart=True)
+            with surgery.inside(graph.graph):
+                found = [tf.zeros_like(p.tensor) if s is None else s for p, s in zip(members, found, strict=True)]
+        if members:
+            legs.append(leg(members, members, found))
+    return Legs(legs, skipped)
+
+
+class _Integral:
+    """The work of a path method on one batch."""
+
+    def __init__(self, path: Path, integrand: str, along: bool) -> None:
+        self.path = path
+        self.integrand = integrand
+        self.along = along
+
+    def __call__(self, stages: list[Stage], inputs: list[Tensor], arrays: list[TensorLike]) -> dict[str, list[Tensor]]:
+        parts: dict[str, list[Tensor]] = {"attributions": [], "sums": [], "steps": []}
+        most = 0
+        for stage, start in zip(stages, self._starts(stages, inputs, arrays), strict=True):
+            found, steps = self._within_tolerance(stage, start)
+            parts["attributions"] += [
+                tf.cast(f, p.tensor.dtype) for f, p in zip(found, stage.leg.measured, strict=True)
+            ]
+            sums = [tf.reduce_sum(f, axis=list(range(1, f.shape.rank))) for f in found]
+            parts["sums"] += sums if self.along else [tf.add_n(sums)]
+            most = max(most, steps)
+        parts["steps"] = [tf.fill(tf.shape(inputs[0])[:1], most)]
+        return parts
+
+    def change(self, stages: list[Stage], inputs: list[Tensor], arrays: list[TensorLike]) -> dict[str, list[Tensor]]:
+        """By how much the target changes from the baselines to the inputs, ``(batch,)`` for each leg."""
+        starts = self._starts(stages, inputs, arrays)
+        return {"change": [self._change(stage, start) for stage, start in zip(stages, starts, strict=True)]}
+
+    def _starts(self, stages: list[Stage], inputs: list[Tensor], arrays: list[TensorLike]) -> list[list[Tensor]]:
+        baseline = self.path.baseline
+        if not baseline.is_at_tap:
+            graph, one_row = stages[0].graph, all(stage.takes_one_row for stage in stages)
+            given = baseline.inputs(graph, inputs, arrays, one_row=one_row)
+            return [stage.elsewhere(given) for stage in stages]
+        starts, rest = [], list(arrays)
+        for stage in stages:
+            count = len(stage.here)
+            starts.append(baseline.values(stage.here, rest[:count]))
+            rest = rest[count:]
+        return starts
+
+    def _within_tolerance(self, stage: Stage, start: list[Tensor]) -> tuple[list[Tensor], int]:
+        path, steps = self.path, self.path.steps
+        found = self._once(stage, start, steps)
+        if path.tolerance is None:
+            return found, steps
+        change = self._change(stage, start)
+        if not hasattr(change, "numpy"):
+            raise errors.ArgumentError(
+                "a tolerance needs values, and inside of a tf.function there are none yet.",
+                [],
+                "give the steps instead",
+            )
+        while (error := self._error(found, change)) > path.tolerance:
+            if 2 * steps > _MOST_STEPS:
+                said = f"the completeness error is {error:.2g} after {steps} steps, above tolerance={path.tolerance:g}."
+                errors.warn(errors.GradtapWarning(said))
+                break
+            steps *= 2
+            found = self._once(stage, start, steps)
+        return found, steps
+
+    def _error(self, found: list[Tensor], change: Tensor) -> float:
+        sums = [tf.reduce_sum(f, axis=list(range(1, f.shape.rank))) for f in found]
+        apart = sums if self.along else [tf.add_n(sums)]
+        return max(float(tf.reduce_max(tf.abs(tf.cast(s, change.dtype) - change))) for s in apart)
+
+    def _change(self, stage: Stage, start: list[Tensor]) -> Tensor:
+        ends = [tf.stack([h, tf.broadcast_to(s, tf.shape(h))]) for h, s in zip(stage.here, start, strict=True)]
+        further = stage.here if self.integrand == "slope_times_flow" else ()
+        scores = [stage.run([end[i : i + 1] for end in ends], further)[-1][0] for i in range(2)]
+        return scores[0] - scores[1]
+
+    def _once(self, stage: Stage, start: list[Tensor], steps: int) -> list[Tensor]:
+        start = [widen(s) for s in start]
+        change = [widen(h) - s for h, s in zip(stage.here, start, strict=True)]
+        if self.integrand == "slope_times_difference":
+            return self._differences(stage, start, change, steps)
+        nodes, weights = nodes_and_weights(self.path.rule, steps)
+        by_flow = self.integrand == "slope_times_flow"
+        further = [tf.cast(c, h.dtype) for c, h in zip(change, stage.here, strict=True)] if by_flow else []
+        count = len(stage.leg.measured)
+        totals: list[Tensor] = []
+        for part in stage.parts(steps, f"path to {stage.leg.measured[0].key or 'the model'}"):
+            fetched = stage.run(_points(stage, start, change, nodes[part]), further)
+            terms = [widen(t) for t in fetched[:count]]
+            if by_flow:
+                terms = [t * widen(flow) for t, flow in zip(terms, fetched[count : 2 * count], strict=True)]
+            weighed = [_weighed(weights[part], term) for term in terms]
+            totals = weighed if not totals else [a + b for a, b in zip(totals, weighed, strict=True)]
+        if self.integrand == "slope_times_change":
+            return [total * c for total, c in zip(totals, change, strict=True)]
+        return totals
+
+    def _differences(self, stage: Stage, start: list[Tensor], change: list[Tensor], steps: int) -> list[Tensor]:
+        """Sums of slopes times the differences of activations between neighbouring points of the path."""
+        nodes, _ = nodes_and_weights("gausslegendre", steps + 1)
+        count = len(stage.leg.measured)
+        totals: list[Tensor] = []
+        last: list[Tensor] = []
+        for part in stage.parts(steps + 1, "path, by differences"):
+            fetched = [widen(t) for t in stage.run(_points(stage, start, change, nodes[part]))[: 2 * count]]
+            slopes, values = fetched[:count], fetched[count:]
+            if last:
+                before, at = zip(*last, strict=True)
+                slopes = [tf.concat([b, s], 0) for b, s in zip(before, slopes, strict=True)]
+                values = [tf.concat([a, v], 0) for a, v in zip(at, values, strict=True)]
+            terms = [tf.reduce_sum(s[:-1] * (v[1:] - v[:-1]), 0) for s, v in zip(slopes, values, strict=True)]
+            totals = terms if not totals else [a + b for a, b in zip(totals, terms, strict=True)]
+            last = [(s[-1:], v[-1:]) for s, v in zip(slopes, values, strict=True)]
+        return totals
+
+
+def _points(stage: Stage, start: list[Tensor], change: list[Tensor], nodes: Any) -> list[Tensor]:
+    """Points of the line at each moved tap, ``(nodes, batch, ...)``, of the dtype of the activations."""
+    return [
+        tf.cast(s[None] + expand(nodes, c) * c[None], h.dtype)
+        for s, c, h in zip(start, change, stage.here, strict=True)
+    ]
+
+
+def _weighed(weights: Any, terms: Tensor) -> Tensor:
+    """The weighted sum over the first axis."""
+    if terms.shape[0] == 1:
+        return terms[0] * tf.cast(float(weights[0]), terms.dtype)
+    return tf.tensordot(tf.cast(weights, terms.dtype), terms, 1)

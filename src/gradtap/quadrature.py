@@ -1,0 +1,51 @@
+"""Nodes and weights on [0, 1] for integrals along a path."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from gradtap import errors
+
+Rule = Literal["gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "trapezoid"]
+_Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def nodes_and_weights(rule: str, steps: int) -> tuple[_Array, _Array]:
+    """Where a function is looked at, and how much each look counts.
+
+    Args:
+      rule: ``"gausslegendre"`` (exact for polynomials of degree ``2 * steps - 1``), ``"riemann_left"``,
+        ``"riemann_right"``, ``"riemann_middle"`` or ``"trapezoid"``.
+      steps: How many nodes.
+
+    Returns:
+      Nodes in [0, 1], rising, and weights that sum to one, float64 ``(steps,)`` each.
+
+    Raises:
+      ArgumentError: There is no such rule, or not for so few steps.
+    """
+    if rule not in get_args(Rule):
+        choices = ", ".join(map(repr, get_args(Rule)))
+        raise errors.ArgumentError(f"rule={rule!r} is not a choice.", [("choices", choices)], "give one of them")
+    least = 2 if rule == "trapezoid" else 1
+    check_count("steps", steps, least)
+    if rule == "gausslegendre":
+        nodes, weights = np.polynomial.legendre.leggauss(steps)
+        return (1.0 + nodes) / 2.0, weights / 2.0
+    if rule == "trapezoid":
+        ends = np.r_[0.5, np.ones(steps - 2), 0.5]
+        return np.linspace(0.0, 1.0, steps), ends / (steps - 1)
+    shift = {"riemann_left": 0.0, "riemann_middle": 0.5, "riemann_right": 1.0}[rule]
+    return (np.arange(steps) + shift) / steps, np.full(steps, 1.0 / steps)
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise unless a keyword is an int that is large enough.
+
+    Raises:
+      ArgumentError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise errors.ArgumentError(f"{name}={value!r} is not an int from {least} up.", [], f"{name}=50, for example")

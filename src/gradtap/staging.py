@@ -1,0 +1,241 @@
+"""Run the rest of a model many times on one batch: the stage on which paths, noise and ablations play."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from gradtap import errors
+from gradtap.asking import Settings
+from gradtap.batching import rows_in_flight
+from gradtap.graph.cutting import Cut
+from gradtap.graph.keeping import Trace
+from gradtap.graph.resolve import Place
+from gradtap.graph.surgery import is_float
+from gradtap.graph.tracing import ForwardGraph
+from gradtap.program import Program, not_finite, program_for
+from gradtap.progress import tracked
+from gradtap.targets import Target
+from gradtap.types import Tensor, TensorLike
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One cut of the graph, with what it is about.
+
+    Args:
+      cut: The two parts.
+      moved: Where the suffix begins.
+      measured: What the fetches are about, so many of each kind.
+    """
+
+    cut: Cut
+    moved: list[Place]
+    measured: list[Place]
+
+
+@dataclass(frozen=True)
+class Legs:
+    """What is kept with the graph of a staged question.
+
+    Args:
+      legs: The cuts.
+      skipped: Places that were left out, with the reason.
+    """
+
+    legs: list[Leg]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> list[Place]:
+        """What all legs measure, in order."""
+        return [place for leg in self.legs for place in leg.measured]
+
+    @property
+    def bytes_per_example(self) -> int:
+        """What the largest suffix takes."""
+        return max(leg.cut.bytes_per_example for leg in self.legs)
+
+
+class Stage:
+    """One leg on one batch: what stands at the moved taps, and the suffix for whatever else is put there.
+
+    Args:
+      graph: The traced forward pass.
+      leg: The cut.
+      inputs: The model's inputs.
+      seeds: What the model's draws are fed.
+      fed: What the target is fed.
+      at_once: Most examples in flight.
+      coupled: Whether the examples of a run have a say in each other, so that each run takes the batch as it is.
+    """
+
+    def __init__(
+        self,
+        graph: ForwardGraph,
+        leg: Leg,
+        inputs: Sequence[Tensor],
+        seeds: Sequence[TensorLike],
+        fed: Sequence[TensorLike],
+        at_once: int,
+        coupled: bool,
+    ) -> None:
+        self.graph = graph
+        self.leg = leg
+        #: Whether the model may be given a single example in the place of the batch.
+        self.takes_one_row = not coupled and all(not feed.shape.rank or feed.shape[0] is None for feed in graph.feeds)
+        found = list(leg.cut.prefix(*inputs, *seeds, *fed))
+        #: The activations at the moved taps, ``(batch, ...)``.
+        self.here: list[Tensor] = found[: leg.cut.moved]
+        self._beside = found[leg.cut.moved :]
+        self._fed = list(fed)
+        self._seeds = seeds
+        self.batch: int | None = self.here[0].shape[0]
+        together = leg.cut.rows and not coupled and self.batch is not None
+        self._runs_at_once = max(1, at_once // max(self.batch or 1, 1)) if together else 1
+
+    def elsewhere(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The activations at the moved taps for other inputs."""
+        return list(self.leg.cut.at_moved(*inputs, *self._seeds))
+
+    def parts(self, count: int, what: str) -> Iterator[slice]:
+        """So many runs, in parts that are made at once, with progress."""
+        size = self._runs_at_once
+        starts = range(0, count, size)
+        for start in tracked(starts, len(starts), what):
+            yield slice(start, min(start + size, count))
+
+    def run(self, points: Sequence[Tensor], further: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Run the suffix for several values at once.
+
+        Args:
+          points: For each moved tap ``(runs, batch, ...)``.
+          further: What else the suffix takes, ``(batch, ...)`` each; the same for every run.
+
+        Returns:
+          The fetches, ``(runs, batch, ...)`` each.
+        """
+        runs = points[0].shape[0]
+        if runs == 1:
+            fetched = self.leg.cut.suffix(*(p[0] for p in points), *self._beside, *self._fed, *further)
+            return [tensor[None] for tensor in fetched]
+        rows = [tf.reshape(p, (-1, *p.shape[2:])) for p in points]
+        beside, fed, more = ([self._again(t, runs) for t in ts] for ts in (self._beside, self._fed, further))
+        fetched = self.leg.cut.suffix(*rows, *beside, *fed, *more)
+        return [tf.reshape(tensor, (runs, -1, *tensor.shape[1:])) for tensor in fetched]
+
+    def _again(self, tensor: TensorLike, runs: int) -> TensorLike:
+        """Rows for every run, where a tensor has one for each example."""
+        shape: Any = getattr(tensor, "shape", ())
+        if not len(shape) or shape[0] != self.batch:
+            return tensor
+        return tf.tile(tensor, [runs, *([1] * (len(shape) - 1))])
+
+
+class Work(Protocol):
+    """What a method does with its stages, on one batch of inputs."""
+
+    def __call__(self, stages: list[Stage], inputs: list[Tensor], arrays: list[TensorLike]) -> dict[str, list[Tensor]]:
+        """The parts of the result, each tensor with the batch axis first."""
+
+
+class Staged:
+    """A question that runs the suffix of a model many times.
+
+    Args:
+      target: What is differentiated or looked at.
+      name: What the legs are kept under, beside the target: all that decides which they are.
+      legs: Makes them, under the graph's lock.
+      work: What is done with them.
+      arrays: What else has rows for the examples: given the graph and the number of examples.
+      later: More work on the same feeds, done on request.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        name: Hashable,
+        legs: Callable[[ForwardGraph, Settings], Legs],
+        work: Work,
+        *,
+        arrays: Callable[[ForwardGraph, int | None], list[TensorLike]] | None = None,
+        later: dict[str, Work] | None = None,
+    ) -> None:
+        self.target = target
+        self._name = name
+        self._legs = legs
+        self._work = work
+        self._arrays = arrays or (lambda graph, batch: [])
+        self._later = later or {}
+
+    def key(self, graph: ForwardGraph) -> Hashable:
+        return None  # what is done between the runs is the method's own; the cuts are kept
+
+    def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
+        return [*self.target.values(graph, batch), *self._arrays(graph, batch)]
+
+    def build(self, trace: Trace, graph: ForwardGraph, settings: Settings) -> Program:
+        key = (type(self), self._name, self.target.key(graph), settings.unconnected)
+        legs = program_for(graph, key, lambda: self._legs(graph, settings))
+        most = settings.batch_size or rows_in_flight(legs.bytes_per_example)
+        inputs, seeds = len(graph.feeds), len(graph.draws)
+        fed = len(self.target.values(graph, None))
+
+        def program(work: Work) -> Program:
+            counts: dict[str, int] = {}
+            watched: list[str] = []
+
+            def run(*feeds: Tensor) -> list[Tensor]:
+                given, drawn, rest = feeds[:inputs], feeds[inputs : inputs + seeds], feeds[inputs + seeds :]
+                stages = [Stage(graph, leg, given, drawn, rest[:fed], most, settings.training) for leg in legs.legs]
+                parts = work(stages, list(given), list(rest[fed:]))
+                if settings.checks:
+                    watch = _watched(graph.input_names, given, legs.measured, parts)
+                    watched[:] = watch
+                    parts["flags"] = [tf.stack([not_finite(tensor) for tensor in watch.values()])]
+                counts.update({name: len(tensors) for name, tensors in parts.items()})
+                return [tensor for tensors in parts.values() for tensor in tensors]
+
+            made = Program(run, legs.measured, counts, graph.pack_outputs, watched, legs.skipped, copies=1)
+            made.in_flight = None if settings.training else most
+            return made
+
+        main = program(self._work)
+        main.later = {name: program(work) for name, work in self._later.items()}
+        return main
+
+
+def _watched(
+    names: Sequence[str], inputs: Sequence[Tensor], measured: Sequence[Place], parts: dict[str, list[Tensor]]
+) -> dict[str, Tensor]:
+    """What is looked at for NaN and infinity: the inputs, then the results."""
+    found = {f"input `{name}`": tensor for name, tensor in zip(names, inputs, strict=True)}
+    results = [
+        (place.key, tensor) for tensors in parts.values() for place, tensor in zip(measured, tensors, strict=False)
+    ]
+    found |= {f"the result at `{key}`": tensor for key, tensor in results}
+    return {name: tensor for name, tensor in found.items() if is_float(tensor)}
+
+
+def refuse_states(places: Sequence[Place]) -> None:
+    """Raise where a place cannot be given other values.
+
+    Raises:
+      SideError: It is a state that a recurrent layer makes inside of its loop.
+    """
+    states = [place.key for place in places if place.perturbation is not None]
+    if states:
+        raise errors.SideError(
+            f"`{states[0]}` cannot be replaced: a recurrent layer makes its states inside of its loop.",
+            [],
+            "move the layer's output or its input",
+        )
+
+
+def expand(value: Any, like: Tensor) -> Tensor:
+    """Numbers ``(runs,)`` shaped to be multiplied with ``(runs, batch, ...)``."""
+    tensor = tf.cast(tf.convert_to_tensor(value), like.dtype)
+    return tf.reshape(tensor, (-1, *([1] * like.shape.rank)))
