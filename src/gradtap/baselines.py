@@ -125,6 +125,27 @@ class BaselineReader:
         return [known.get(p.key, known.get(str(p.tap), known.get(p.group))) for p in places]
 
 
+def reference_inputs(baselines: Structure, graph: ForwardGraph) -> list[Tensor]:
+    """Inputs that stand for what is usual, one tensor for each input of the model, any number of rows.
+
+    Raises:
+      InputShapeError: They do not fit the model, or differ in their numbers of rows.
+    """
+    leaves = _leaves(baselines, graph)
+    named = zip(graph.input_names, graph.feeds, leaves, strict=True)
+    found = [
+        tf.convert_to_tensor(_rows(leaf, feed, None, f"baselines for input `{name}`")) for name, feed, leaf in named
+    ]
+    counts = {tensor.shape[0] for tensor in found}
+    if len(counts) != 1 or 0 in counts:
+        raise errors.InputShapeError(
+            "the baselines differ in their numbers of rows, or have none.",
+            [("rows", ", ".join(str(tensor.shape[0]) for tensor in found))],
+            "give at least one row, and as many for each input",
+        )
+    return found
+
+
 def _called(function: Callable[[Any], Any], inputs: Structure) -> Structure:
     try:
         return function(inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -12,6 +12,8 @@ from gradtap.asking import Settings, Unconnected, address_key, ask, watched
 from gradtap.graph import explain, surgery, walking
 from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place, resolve
+from gradtap.graph.rules import Rules, in_force
+from gradtap.graph.scores import Score
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, assemble
 from gradtap.results import Activations, Gradients
@@ -78,7 +80,7 @@ def gradients(
     References:
       Simonyan et al., Deep Inside Convolutional Networks, https://arxiv.org/abs/1312.6034, 2013.
     """
-    question = _OfTarget(as_target(target), at)
+    question = OfTarget(as_target(target), at)
     settings = Settings(unconnected, batch_size, training, seed, checks)
     program, parts = ask(model, inputs, question, settings)
     return Gradients(
@@ -132,6 +134,13 @@ def activations(
     return Activations.at(program.places, parts["activations"])
 
 
+class NamedRules(NamedTuple):
+    """Rules of back-propagation, and the name that they are known by."""
+
+    name: str
+    by_op: Rules
+
+
 class _Reading:
     """Activations at addresses."""
 
@@ -151,36 +160,55 @@ class _Reading:
         return []
 
 
-class _OfTarget:
-    """Gradients of a target at addresses."""
+class OfTarget:
+    """Gradients of a target at addresses, and what is made of them in the same graph.
 
-    def __init__(self, target: Target, at: Any) -> None:
+    Args:
+      target: What is differentiated.
+      at: The addresses.
+      rules: Other rules of back-propagation than the derivative, by name.
+    """
+
+    #: How often the result holds a tensor of the size of its taps.
+    copies = 2
+
+    def __init__(self, target: Target, at: Any, rules: NamedRules | None = None) -> None:
         self.target = target
         self.at = at
+        self.rules = rules
 
     def key(self, graph: ForwardGraph) -> Hashable:
         try:
-            return address_key(self.at), self.target.key(graph)
+            rules = self.rules.name if self.rules else None
+            return address_key(self.at), self.target.key(graph), rules, *self.options()
         except errors.GradtapError as error:
             # What else is wrong is said in the same breath.
             errors.raise_all([error, *_mistakes(graph, self.at)])
             raise
 
+    def options(self) -> tuple[Hashable, ...]:
+        """What else decides which ops are built."""
+        return ()
+
     def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         return self.target.values(graph, batch)
+
+    def parts(
+        self, graph: ForwardGraph, places: list[Place], slopes: list[Tensor], score: Score
+    ) -> dict[str, list[Tensor]]:
+        """What is fetched, by name: the gradients with all that comes from the same run."""
+        activations = [place.tensor for place in places]
+        return {"gradients": slopes, "activations": activations, "outputs": graph.outputs, "score": [score.value]}
 
     def build(self, trace: Trace, graph: ForwardGraph, settings: Settings) -> Program:
         places = resolve(graph, self.at)
         with surgery.inside(graph.graph):
             score = self.target.build(graph)
-        kept, slopes, skipped = slopes_at(graph, places, score.value, repr(self.target), settings.unconnected)
+        with in_force(graph, self.rules.by_op if self.rules else None):
+            kept, slopes, skipped = slopes_at(graph, places, score.value, repr(self.target), settings.unconnected)
         watch = watched(graph, kept) | {f"the gradient at `{p.key}`": s for p, s in zip(kept, slopes, strict=True)}
-        parts = {
-            "gradients": slopes,
-            "activations": [place.tensor for place in kept],
-            "outputs": graph.outputs,
-            "score": [score.value],
-        }
+        with surgery.inside(graph.graph):
+            parts = self.parts(graph, kept, slopes, score)
         program = assemble(
             graph,
             [*graph.all_feeds, *score.feeds],
@@ -192,6 +220,7 @@ class _OfTarget:
         )
         program.skipped = skipped
         program.target = repr(self.target)
+        program.copies = self.copies
         return program
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,14 +14,14 @@ from gradtap.baselines import BaselineReader
 from gradtap.batching import join
 from gradtap.differentiate import slopes_at
 from gradtap.graph import explain, surgery
-from gradtap.graph.cutting import cut_at
 from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.scores import widen
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.products import tangents_through
 from gradtap.quadrature import nodes_and_weights
 from gradtap.results import PathAttributions, TapValues
-from gradtap.staging import Leg, Legs, Stage, Staged, expand, refuse_states
+from gradtap.slope_legs import leg_with, moving_together, slope_legs
+from gradtap.staging import Legs, Stage, Staged, expand, refuse_states
 from gradtap.targets import Target
 from gradtap.types import Model, Structure, Tensor, TensorLike
 from gradtap.vectors import placeholder_like
@@ -89,7 +89,9 @@ def integrate(
     work = _Integral(path, integrand, along is not None)
 
     def legs(graph: ForwardGraph, settings: Settings) -> Legs:
-        return _legs(graph, target, settings, at, along, joint, integrand)
+        if along is None:
+            return slope_legs(graph, settings, target, at, joint=joint)
+        return _legs_along(graph, settings, target, at, along, integrand)
 
     def arrays(graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         return path.baseline.arrays(graph, _moved(graph, at, along, joint), batch)
@@ -99,7 +101,7 @@ def integrate(
     asked: list[Asked] = []
     program, parts = ask(model, inputs, question, settings, asked)
     sums, measured, each = parts["sums"], program.places, along is not None
-    names = [place.key for place in measured] if each else list(_groups(measured, joint))
+    names = [place.key for place in measured] if each else list(moving_together(measured, joint))
 
     def delta() -> Any:
         changes = join([one.later("change") for one in asked])["change"]
@@ -108,79 +110,37 @@ def integrate(
         return errors_of[0] if len(errors_of) == 1 else TapValues(zip(names, errors_of, strict=True))
 
     steps = parts["steps"][0]
-    return PathAttributions(
-        zip((place.key for place in measured), parts["attributions"], strict=True),
+    return PathAttributions.at(
         measured,
+        parts["attributions"],
         skipped=program.skipped,
         delta=delta if integrand != "slope" else None,
         steps=int(max(steps.numpy(), default=path.steps)) if hasattr(steps, "numpy") else path.steps,
     )
 
 
-def _groups(places: Sequence[Place], joint: bool) -> dict[str, list[Place]]:
-    """Taps that move together, by name: all of them, or those that one address means."""
-    if joint:
-        return {"all": list(places)}
-    found: dict[str, list[Place]] = {}
-    for place in places:
-        name = place.group or place.key
-        name = f"{place.tap.path}[{place.tap.call}]" if "[*]" in name else name
-        found.setdefault(name, []).append(place)
-    return found
-
-
 def _moved(graph: ForwardGraph, at: Any, along: Any, joint: bool) -> list[Place]:
     """What moves, in the order of the legs."""
     if along is not None:
         return resolve(graph, along)
-    return [place for group in _groups(resolve(graph, at), joint).values() for place in group]
+    return [place for group in moving_together(resolve(graph, at), joint).values() for place in group]
 
 
-def _legs(
-    graph: ForwardGraph, target: Target, settings: Settings, at: Any, along: Any, joint: bool, integrand: str
-) -> Legs:
-    places = resolve(graph, at)
+def _legs_along(graph: ForwardGraph, settings: Settings, target: Target, at: Any, along: Any, integrand: str) -> Legs:
+    """One leg that moves ``along`` and measures at all taps: slopes, what they are multiplied with, the target."""
+    moved, places = resolve(graph, along), resolve(graph, at)
+    refuse_states(moved)
+    integers = [place for place in moved if not surgery.is_float(place.tensor)]
+    errors.raise_all([explain.integer(graph, place.key, place.tensor, place.layer) for place in integers])
     with surgery.inside(graph.graph):
         score = target.build(graph)
-    kept, slopes, skipped = slopes_at(graph, places, score.value, repr(target), settings.unconnected)
-
-    def leg(moved: list[Place], measured: list[Place], found: list[Tensor], fed: Sequence[Tensor] = ()) -> Leg:
-        cut = cut_at(
-            graph,
-            [place.tensor for place in moved],
-            [*found, score.value],
-            target_feeds=score.feeds,
-            further_feeds=fed,
-            held=score.held,
-        )
-        return Leg(cut, moved, measured)
-
-    if along is not None:
-        moved = resolve(graph, along)
-        refuse_states(moved)
-        errors.raise_all(
-            [explain.integer(graph, p.key, p.tensor, p.layer) for p in moved if not surgery.is_float(p.tensor)]
-        )
-        fed: list[Tensor] = []
-        if integrand == "slope_times_flow":
-            with surgery.inside(graph.graph):
-                fed = [placeholder_like(place.tensor) for place in moved]
-            slopes = slopes + tangents_through(graph, moved, fed, kept)
-        elif integrand == "slope_times_difference":
-            slopes = slopes + [place.tensor for place in kept]
-        return Legs([leg(moved, kept, slopes, fed)], skipped)
-    refuse_states(places)
-    legs = []
-    for group in _groups(places, joint).values():
-        members = [place for place in group if place in kept]
-        found = [slopes[kept.index(place)] for place in members]
-        if len(members) > 1:
-            found = surgery.differentiate(score.value, [place.tensor for place in members], apart=True)
-            with surgery.inside(graph.graph):
-                found = [tf.zeros_like(p.tensor) if s is None else s for p, s in zip(members, found, strict=True)]
-        if members:
-            legs.append(leg(members, members, found))
-    return Legs(legs, skipped)
+        fed = [placeholder_like(place.tensor) for place in moved] if integrand == "slope_times_flow" else []
+    kept, fetches, skipped = slopes_at(graph, places, score.value, repr(target), settings.unconnected)
+    if integrand == "slope_times_flow":
+        fetches = fetches + tangents_through(graph, moved, fed, kept)
+    elif integrand == "slope_times_difference":
+        fetches = fetches + [place.tensor for place in kept]
+    return Legs([leg_with(graph, moved, kept, [*fetches, score.value], score, fed)], skipped)
 
 
 class _Integral:

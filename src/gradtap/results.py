@@ -34,9 +34,9 @@ class TapValues(Mapping[str, Tensor]):
         self._places = {key: known.get(key) or Place(key, Tap(key), tensor) for key, tensor in self._values.items()}
 
     @classmethod
-    def at(cls, places: Sequence[Place], tensors: Sequence[Tensor]) -> Self:
-        """One tensor for each place."""
-        return cls(zip((place.key for place in places), tensors, strict=True), places)
+    def at(cls, places: Sequence[Place], tensors: Sequence[Tensor], **more: Any) -> Self:
+        """One tensor for each place, and what else the class takes."""
+        return cls(zip((place.key for place in places), tensors, strict=True), places, **more)
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str) and key in self._values:

@@ -30,11 +30,13 @@ class Leg:
       cut: The two parts.
       moved: Where the suffix begins.
       measured: What the fetches are about, so many of each kind.
+      aside: Whether it serves the other legs and has no result of its own.
     """
 
     cut: Cut
     moved: list[Place]
     measured: list[Place]
+    aside: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Legs:
     @property
     def measured(self) -> list[Place]:
         """What all legs measure, in order."""
-        return [place for leg in self.legs for place in leg.measured]
+        return [place for leg in self.legs if not leg.aside for place in leg.measured]
 
     @property
     def bytes_per_example(self) -> int:

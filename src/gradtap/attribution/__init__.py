@@ -5,12 +5,33 @@ The input is one more tap: each method takes ``at=":input"`` as it takes any lay
 mapping from address to attribution.
 """
 
+from gradtap.attribution.expected import expected_gradients
+from gradtap.attribution.gradient_maps import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, xgrad_cam
+from gradtap.attribution.gradient_methods import activation_x_gradient, channel_importance, saliency
+from gradtap.attribution.guided import deconvnet, guided_backprop, guided_grad_cam
 from gradtap.attribution.paths import conductance, integrated_gradients, internal_influence
+from gradtap.attribution.score_maps import ablation_cam, score_cam
+from gradtap.attribution.smooth import smooth_grad
 from gradtap.baselines import at_tap
 
 __all__ = [
+    "ablation_cam",
+    "activation_x_gradient",
     "at_tap",
+    "channel_importance",
     "conductance",
+    "deconvnet",
+    "expected_gradients",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "guided_backprop",
+    "guided_grad_cam",
+    "hires_cam",
     "integrated_gradients",
     "internal_influence",
+    "layer_cam",
+    "saliency",
+    "score_cam",
+    "smooth_grad",
+    "xgrad_cam",
 ]

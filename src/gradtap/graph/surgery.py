@@ -18,6 +18,7 @@ from tensorflow.python.autograph.impl import api as autograph
 from tensorflow.python.eager import wrap_function
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
 from tensorflow.python.framework import convert_to_constants, func_graph
+from tensorflow.python.framework import ops as ops_of_python
 
 from gradtap.graph import moments, second_rules
 from gradtap.types import Compiled, Operation, Structure, Tensor
@@ -52,21 +53,31 @@ def wrap(function: Callable[..., Structure], specs: Sequence[Any]) -> Any:
     # The holder keeps the Python function, and with it the model that it closes over, for functions that make
     # variables. Ours makes none.
     wrapped._variable_holder._fn = None
-    _mark(filter(moments.is_mean, _with_inner(wrapped.graph.get_operations())), moments.GRADIENT)
+    mark(filter(moments.is_mean, with_inner(wrapped.graph.get_operations())), moments.GRADIENT)
     return wrapped
 
 
-def _with_inner(ops: Iterable[Operation]) -> Iterator[Operation]:
+def with_inner(ops: Iterable[Operation]) -> Iterator[Operation]:
     """Some ops, and those of the bodies of the loops and of the branches among them, which gradients are built from."""
     for op in ops:
         yield op
         for name in _BODIES:
             body = getattr(op, name, None)
             if body is not None:
-                yield from _with_inner(body.get_operations())
+                yield from with_inner(body.get_operations())
 
 
-def _mark(ops: Iterable[Operation], gradient: str) -> None:
+def registered_gradient(op_type: str) -> Callable[..., Any]:
+    """TensorFlow's own gradient of a type of op.
+
+    Raises:
+      LookupError: It has none.
+    """
+    found: Callable[..., Any] = ops_of_python.gradient_registry.lookup(op_type)
+    return found
+
+
+def mark(ops: Iterable[Operation], gradient: str) -> None:
     """Give ops a registered gradient in the place of their type's."""
     rule = tf.compat.v1.AttrValue(s=gradient.encode())
     for op in ops:
@@ -199,9 +210,9 @@ def differentiate(
         gradients = tf.gradients(score, list(tensors), stop_gradients=list(tensors) if apart else None)
         # A gather's gradient comes as slices; what a caller sees is always dense.
         dense = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
-    for op in _with_inner(graph.get_operations()[before:]):
+    for op in with_inner(graph.get_operations()[before:]):
         if op.type in second_rules.RULES:
-            _mark([op], second_rules.RULES[op.type])
+            mark([op], second_rules.RULES[op.type])
     return dense
 
 
