@@ -131,7 +131,7 @@ def _legs_along(graph: ForwardGraph, settings: Settings, target: Target, at: Any
     moved, places = resolve(graph, along), resolve(graph, at)
     refuse_states(moved)
     integers = [place for place in moved if not surgery.is_float(place.tensor)]
-    errors.raise_all([explain.integer(graph, place.key, place.tensor, place.layer) for place in integers])
+    errors.raise_all([explain.integer(graph, p.key, p.tensor, p.layer, "along") for p in integers])
     with surgery.inside(graph.graph):
         score = target.build(graph)
         fed = [placeholder_like(place.tensor) for place in moved] if integrand == "slope_times_flow" else []
@@ -225,7 +225,7 @@ class _Integral:
         further = [tf.cast(c, h.dtype) for c, h in zip(change, stage.here, strict=True)] if by_flow else []
         count = len(stage.leg.measured)
         totals: list[Tensor] = []
-        for part in stage.parts(steps, f"path to {stage.leg.measured[0].key or 'the model'}"):
+        for part in stage.parts(steps, f"path to {stage.leg.moved[0].key}"):
             fetched = stage.run(_points(stage, start, change, nodes[part]), further)
             terms = [widen(t) for t in fetched[:count]]
             if by_flow:

@@ -111,7 +111,7 @@ def assemble(
                 fetches.append(tf.stack(list(flags.values())))
                 counts["flags"] = 1
     run = surgery.prune(graph.wrapped, feeds, fetches)
-    return Program(_with_xla(run) if jit_compile else run, places, counts, graph.pack_outputs, watched)
+    return Program(with_xla(run) if jit_compile else run, places, counts, graph.pack_outputs, watched)
 
 
 def not_finite(tensor: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ def report(program: Program, parts: dict[str, list[Tensor]]) -> None:
         )
 
 
-def _with_xla(run: Compiled) -> Compiled:
+def with_xla(run: Compiled) -> Compiled:
     """Compile with XLA, and go on without it, with a warning, where it refuses the ops."""
     compiled = tf.function(run, jit_compile=True, autograph=False)
     state = {"run": compiled}

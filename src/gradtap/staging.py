@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -16,7 +16,7 @@ from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place
 from gradtap.graph.surgery import is_float
 from gradtap.graph.tracing import ForwardGraph
-from gradtap.program import Program, not_finite, program_for
+from gradtap.program import Program, not_finite, program_for, with_xla
 from gradtap.progress import tracked
 from gradtap.targets import Target
 from gradtap.types import Tensor, TensorLike
@@ -55,6 +55,11 @@ class Legs:
     def measured(self) -> list[Place]:
         """What all legs measure, in order."""
         return [place for leg in self.legs if not leg.aside for place in leg.measured]
+
+    def with_xla(self) -> Legs:
+        """The same with their suffixes compiled by XLA."""
+        cuts = [replace(leg.cut, suffix=with_xla(leg.cut.suffix)) for leg in self.legs]
+        return Legs([replace(leg, cut=cut) for leg, cut in zip(self.legs, cuts, strict=True)], self.skipped)
 
     @property
     def bytes_per_example(self) -> int:
@@ -180,8 +185,13 @@ class Staged:
         return [*self.target.values(graph, batch), *self._arrays(graph, batch)]
 
     def build(self, trace: Trace, graph: ForwardGraph, settings: Settings) -> Program:
-        key = (type(self), self._name, self.target.key(graph), settings.unconnected)
-        legs = program_for(graph, key, lambda: self._legs(graph, settings))
+        key = (type(self), self._name, self.target.key(graph), settings.unconnected, trace.jit_compile)
+
+        def made() -> Legs:
+            legs = self._legs(graph, settings)
+            return legs.with_xla() if trace.jit_compile else legs
+
+        legs = program_for(graph, key, made)
         most = settings.batch_size or rows_in_flight(legs.bytes_per_example)
         inputs, seeds = len(graph.feeds), len(graph.draws)
         fed = len(self.target.values(graph, None))

@@ -32,12 +32,16 @@ def not_run(graph: ForwardGraph, layer: TracedLayer, written: str) -> errors.Tap
     )
 
 
-def integer(graph: ForwardGraph, address: str, tensor: Tensor, layer: TracedLayer | None) -> errors.IntegerTapError:
-    """The tapped tensor holds integers: its embedding is where gradients begin."""
+def integer(
+    graph: ForwardGraph, address: str, tensor: Tensor, layer: TracedLayer | None, keyword: str = "at"
+) -> errors.IntegerTapError:
+    """The tapped tensor holds integers: its embedding is where gradients, and paths, begin."""
     kind, where = _first_float_layer(graph, tensor)
     remedy = (
         f"tap its embedding: `{where}`" if kind == "Embedding" else f"tap the layer that makes floats of it: `{where}`"
     )
+    if keyword != "at" and where:
+        remedy = f'{keyword}="{where}": the path runs there, in the space of its activations'
     return errors.IntegerTapError(
         f"`{address}` holds {tensor.dtype.name}{_of(layer)}, which has no gradient.",
         [
