@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,12 +13,12 @@ from gradtap.asking import Asked, Settings, address_key, ask, check_choice
 from gradtap.baselines import BaselineReader
 from gradtap.batching import join
 from gradtap.differentiate import slopes_at
-from gradtap.graph import explain, surgery
+from gradtap.graph import explain, surgery, walking
 from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.scores import widen
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.products import tangents_through
-from gradtap.quadrature import nodes_and_weights
+from gradtap.quadrature import check_count, nodes_and_weights
 from gradtap.results import PathAttributions, TapValues
 from gradtap.slope_legs import leg_with, moving_together, slope_legs
 from gradtap.staging import Legs, Stage, Staged, expand, refuse_states
@@ -49,7 +49,9 @@ class Path:
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
-        if self.rule != "difference":
+        if self.rule == "difference":
+            check_count("steps", self.steps)
+        else:
             nodes_and_weights(self.rule, self.steps)
         tolerance = self.tolerance
         if tolerance is not None and (isinstance(tolerance, bool) or not tolerance > 0):
@@ -86,7 +88,7 @@ def integrate(
       joint: Without ``along``: move all taps on one path rather than each on its own.
     """
     check_choice("joint", joint, (True, False))
-    work = _Integral(path, integrand, along is not None)
+    work = _Integral(path, integrand, lambda graph: _moved(graph, at, along), along is not None)
 
     def legs(graph: ForwardGraph, settings: Settings) -> Legs:
         if along is None:
@@ -94,7 +96,7 @@ def integrate(
         return _legs_along(graph, settings, target, at, along, integrand)
 
     def arrays(graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
-        return path.baseline.arrays(graph, _moved(graph, at, along, joint), batch)
+        return path.baseline.arrays(graph, _moved(graph, at, along), batch)
 
     name: Hashable = ("path", address_key(at), along and address_key(along), joint, integrand)
     question = Staged(target, name, legs, work, arrays=arrays, later={"change": work.change})
@@ -102,6 +104,7 @@ def integrate(
     program, parts = ask(model, inputs, question, settings, asked)
     sums, measured, each = parts["sums"], program.places, along is not None
     names = [place.key for place in measured] if each else list(moving_together(measured, joint))
+    accounted = not (each and integrand == "slope")
 
     def delta() -> Any:
         changes = join([one.later("change") for one in asked])["change"]
@@ -114,28 +117,30 @@ def integrate(
         measured,
         parts["attributions"],
         skipped=program.skipped,
-        delta=delta if integrand != "slope" else None,
+        delta=delta if accounted else None,
         steps=int(max(steps.numpy(), default=path.steps)) if hasattr(steps, "numpy") else path.steps,
     )
 
 
-def _moved(graph: ForwardGraph, at: Any, along: Any, joint: bool) -> list[Place]:
-    """What moves, in the order of the legs."""
-    if along is not None:
-        return resolve(graph, along)
-    return [place for group in moving_together(resolve(graph, at), joint).values() for place in group]
+def _moved(graph: ForwardGraph, at: Any, along: Any) -> list[Place]:
+    """Where the paths run, each tap once; integers stay as they are."""
+    places = resolve(graph, at if along is None else along)
+    return [place for place in places if surgery.is_float(place.tensor)]
 
 
 def _legs_along(graph: ForwardGraph, settings: Settings, target: Target, at: Any, along: Any, integrand: str) -> Legs:
     """One leg that moves ``along`` and measures at all taps: slopes, what they are multiplied with, the target."""
-    moved, places = resolve(graph, along), resolve(graph, at)
+    moved, places, unreached = resolve(graph, along), resolve(graph, at), dict[str, str]()
     refuse_states(moved)
     integers = [place for place in moved if not surgery.is_float(place.tensor)]
     errors.raise_all([explain.integer(graph, p.key, p.tensor, p.layer, "along") for p in integers])
     with surgery.inside(graph.graph):
         score = target.build(graph)
         fed = [placeholder_like(place.tensor) for place in moved] if integrand == "slope_times_flow" else []
+    if integrand != "slope":
+        places, unreached = _reached(moved, places, settings.unconnected)
     kept, fetches, skipped = slopes_at(graph, places, score.value, repr(target), settings.unconnected)
+    skipped |= unreached
     if integrand == "slope_times_flow":
         fetches = fetches + tangents_through(graph, moved, fed, kept)
     elif integrand == "slope_times_difference":
@@ -143,12 +148,36 @@ def _legs_along(graph: ForwardGraph, settings: Settings, target: Target, at: Any
     return Legs([leg_with(graph, moved, kept, [*fetches, score.value], score, fed)], skipped)
 
 
+def _reached(moved: Sequence[Place], places: Sequence[Place], unconnected: str) -> tuple[list[Place], dict[str, str]]:
+    """The taps that follow a path, and those that a pattern fits and the path does not reach.
+
+    Raises:
+      UnconnectedTapError: The path does not reach a tap that was named.
+    """
+    behind, own = walking.descendants([place.tensor for place in moved]), {place.tensor.ref() for place in moved}
+    beyond = [p for p in places if p.tensor.op not in behind and p.tensor.ref() not in own]
+    named = [p for p in beyond if not p.by_pattern] if unconnected == "error" else []
+    errors.raise_all(
+        [
+            errors.UnconnectedTapError(
+                f"`{place.key}` does not depend on `{moved[0].key}`, along which the path runs.",
+                [("why", "nothing that changes on the path flows through it")],
+                ["along= a tap that comes before it", 'unconnected="zero" if zeros are what you mean'],
+            )
+            for place in named
+        ]
+    )
+    left_out = [place for place in beyond if place.by_pattern]
+    return [p for p in places if p not in left_out], {p.key: "the path does not reach it" for p in left_out}
+
+
 class _Integral:
     """The work of a path method on one batch."""
 
-    def __init__(self, path: Path, integrand: str, along: bool) -> None:
+    def __init__(self, path: Path, integrand: str, moved: Callable[[ForwardGraph], list[Place]], along: bool) -> None:
         self.path = path
         self.integrand = integrand
+        self.moved = moved
         self.along = along
 
     def __call__(self, stages: list[Stage], inputs: list[Tensor], arrays: list[TensorLike]) -> dict[str, list[Tensor]]:
@@ -159,8 +188,7 @@ class _Integral:
             parts["attributions"] += [
                 tf.cast(f, p.tensor.dtype) for f, p in zip(found, stage.leg.measured, strict=True)
             ]
-            sums = [tf.reduce_sum(f, axis=list(range(1, f.shape.rank))) for f in found]
-            parts["sums"] += sums if self.along else [tf.add_n(sums)]
+            parts["sums"] += self._sums(stage, start, found)
             most = max(most, steps)
         parts["steps"] = [tf.fill(tf.shape(inputs[0])[:1], most)]
         return parts
@@ -176,12 +204,9 @@ class _Integral:
             graph, one_row = stages[0].graph, all(stage.takes_one_row for stage in stages)
             given = baseline.inputs(graph, inputs, arrays, one_row=one_row)
             return [stage.elsewhere(given) for stage in stages]
-        starts, rest = [], list(arrays)
-        for stage in stages:
-            count = len(stage.here)
-            starts.append(baseline.values(stage.here, rest[:count]))
-            rest = rest[count:]
-        return starts
+        keys = (place.key for place in self.moved(stages[0].graph))
+        by_key = dict(zip(keys, arrays, strict=True))
+        return [baseline.values(stage.here, [by_key[p.key] for p in stage.leg.moved]) for stage in stages]
 
     def _within_tolerance(self, stage: Stage, start: list[Tensor]) -> tuple[list[Tensor], int]:
         path, steps = self.path, self.path.steps
@@ -195,7 +220,7 @@ class _Integral:
                 [],
                 "give the steps instead",
             )
-        while (error := self._error(found, change)) > path.tolerance:
+        while (error := _largest(self._sums(stage, start, found), change)) > path.tolerance:
             if 2 * steps > _MOST_STEPS:
                 said = f"the completeness error is {error:.2g} after {steps} steps, above tolerance={path.tolerance:g}."
                 errors.warn(errors.GradtapWarning(said))
@@ -204,10 +229,12 @@ class _Integral:
             found = self._once(stage, start, steps)
         return found, steps
 
-    def _error(self, found: list[Tensor], change: Tensor) -> float:
+    def _sums(self, stage: Stage, start: list[Tensor], found: list[Tensor]) -> list[Tensor]:
+        """What is accounted for of the target's change, ``(batch,)``: at each tap, or by all that move together."""
+        if self.integrand == "slope" and not self.along:
+            found = [f * c for f, c in zip(found, _changes(stage, start), strict=True)]
         sums = [tf.reduce_sum(f, axis=list(range(1, f.shape.rank))) for f in found]
-        apart = sums if self.along else [tf.add_n(sums)]
-        return max(float(tf.reduce_max(tf.abs(tf.cast(s, change.dtype) - change))) for s in apart)
+        return sums if self.along else [tf.add_n(sums)]
 
     def _change(self, stage: Stage, start: list[Tensor]) -> Tensor:
         ends = [tf.stack([h, tf.broadcast_to(s, tf.shape(h))]) for h, s in zip(stage.here, start, strict=True)]
@@ -216,8 +243,7 @@ class _Integral:
         return scores[0] - scores[1]
 
     def _once(self, stage: Stage, start: list[Tensor], steps: int) -> list[Tensor]:
-        start = [widen(s) for s in start]
-        change = [widen(h) - s for h, s in zip(stage.here, start, strict=True)]
+        start, change = [widen(s) for s in start], _changes(stage, start)
         if self.integrand == "slope_times_difference":
             return self._differences(stage, start, change, steps)
         nodes, weights = nodes_and_weights(self.path.rule, steps)
@@ -253,6 +279,16 @@ class _Integral:
             totals = terms if not totals else [a + b for a, b in zip(totals, terms, strict=True)]
             last = [(s[-1:], v[-1:]) for s, v in zip(slopes, values, strict=True)]
         return totals
+
+
+def _changes(stage: Stage, start: list[Tensor]) -> list[Tensor]:
+    """The whole way along the path at each moved tap."""
+    return [widen(h) - widen(s) for h, s in zip(stage.here, start, strict=True)]
+
+
+def _largest(sums: list[Tensor], change: Tensor) -> float:
+    """The largest completeness error of any example."""
+    return max(float(tf.reduce_max(tf.abs(tf.cast(s, change.dtype) - change))) for s in sums)
 
 
 def _points(stage: Stage, start: list[Tensor], change: list[Tensor], nodes: Any) -> list[Tensor]:
