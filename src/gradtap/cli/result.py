@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gradtap.cli.options import Class
 from gradtap.cli.reading import Inputs
 from gradtap.cli.summary import TapSummary, summarise
-from gradtap.errors import MissingTargetError
+from gradtap.errors import GradtapError, MissingTargetError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,7 +118,9 @@ def compute(
         asked = gt.targets.class_score("predicted" if target is None else target, output=place, logits=logits)
     try:
         found = gt.gradients(trace, inputs.values, target=asked, at=list(at), batch_size=batch_size)
-    except MissingTargetError:
+    except GradtapError as error:
+        if not any(isinstance(one, MissingTargetError) for one in getattr(error, "errors", [error])):
+            raise
         asked = target = "predicted"
         found = gt.gradients(trace, inputs.values, target=asked, at=list(at), batch_size=batch_size)
     outputs = _named_outputs(found.outputs, trace)

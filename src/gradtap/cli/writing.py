@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -38,16 +39,25 @@ def check_writable(path: Path, inputs: list[Path]) -> None:
         raise _unwritable(path, f"its folder cannot be written to: {error.strerror}", "name another folder") from None
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder for results, with those above it.
+@contextmanager
+def results_folder(path: Path) -> Iterator[None]:
+    """Make a folder for results, with those above it; where nothing comes to stand in it, it is gone again.
 
     Raises:
       OutputFileError: It cannot be made, or a file has its name.
     """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error), "name another folder") from None
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # it holds something: then it stays
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:

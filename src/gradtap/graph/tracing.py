@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -196,12 +196,22 @@ def _traced(named: NamedLayer) -> TracedLayer:
 
 
 def _output_names(source: Source, positions: Structure, count: int) -> tuple[str, ...]:
-    if isinstance(positions, dict) and len(positions) == count:
-        return tuple(str(k) for k, _ in sorted(positions.items(), key=lambda item: item[1]))
+    if isinstance(positions, Mapping):
+        return tuple(name for name, _ in sorted(_named_leaves(positions), key=lambda item: item[1]))
     declared = source.output_names()
     if declared and len(declared) == count and len(set(declared)) == count:
         return tuple(declared)
     return tuple(str(i) for i in range(count))
+
+
+def _named_leaves(positions: Structure) -> Iterator[tuple[str, int]]:
+    """Where each output stands in a nest of dicts and lists, its keys joined by dots, and its position."""
+    items = positions.items() if isinstance(positions, Mapping) else enumerate(positions)
+    for key, value in items:
+        if isinstance(value, int):
+            yield str(key), value
+        elif value is not None:
+            yield from ((f"{key}.{name}", position) for name, position in _named_leaves(value))
 
 
 def call_error(source: Source, specs: Sequence[Any], error: Exception, layer: str | None) -> errors.GradtapError:
@@ -214,9 +224,15 @@ def call_error(source: Source, specs: Sequence[Any], error: Exception, layer: st
     if layer is not None:
         facts.append(("raised in", f"`{layer}`" if layer else "the model itself"))
     facts.append(("it said", f"{type(error).__name__}: " + "\n".join(lines[:6])))
-    return errors.ModelCallError(
-        f"{type(source.model).__name__} raised {type(error).__name__} in its forward pass.",
-        facts,
-        "call the model itself on these inputs: it should fail in the same way; "
-        "NumPy code in `call` cannot be traced, TensorFlow or keras.ops code can",
-    )
+    said = f"{type(source.model).__name__} raised {type(error).__name__} in its forward pass."
+    return errors.ModelCallError(said, facts, _remedies(str(error)))
+
+
+def _remedies(said: str) -> list[str]:
+    """What to do about an exception of the model's own code, by what it says."""
+    alike = "it runs eagerly and cannot be traced: tf.function(model)(x) and model.predict(x) fail in the same way"
+    if "to a numpy array" in said or "has no attribute 'numpy'" in said:
+        return ["NumPy code in `call`: write it with TensorFlow or keras.ops", alike]
+    if "as a Python `bool`" in said or "Python bool" in said:
+        return ["a Python `if` on the value of a tensor: write it with tf.where or tf.cond", alike]
+    return ["call the model itself on these inputs: it should fail in the same way"]
