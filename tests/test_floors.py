@@ -33,6 +33,7 @@ FLOORS = [
         "slope_legs",
         "noise",
         "rules",
+        "lift_rules",
         "staging",
         "integrating",
         "taplist",

@@ -233,7 +233,7 @@ def _mistakes(graph: ForwardGraph, at: Any) -> list[errors.GradtapError]:
 
 
 def slopes_at(
-    graph: ForwardGraph, places: Sequence[Place], score: Tensor, target: str, unconnected: str
+    graph: ForwardGraph, places: Sequence[Place], score: Tensor, target: str, unconnected: str, *, order: int = 1
 ) -> tuple[list[Place], list[Tensor], dict[str, str]]:
     """Add the backward graph of a score, for all places at once, and account for every place.
 
@@ -243,6 +243,7 @@ def slopes_at(
       score: What is differentiated; the gradient is that of its sum.
       target: What it is called in messages.
       unconnected: ``"error"``, or ``"zero"`` for zeros where there is no gradient.
+      order: 2 lets a mean inside of a variance count; see `gradtap.graph.moments`.
 
     Returns:
       The places with a gradient, their gradients, and the other places with the reason.
@@ -251,7 +252,7 @@ def slopes_at(
       UnconnectedTapError: A place that was named, not found by a pattern, has no gradient.
       ModelCallError: A gradient function of the model's own raised.
     """
-    found, blocked = _backward(score, places)
+    found, blocked = _backward(score, places, order)
     kept: list[Place] = []
     slopes: list[Tensor] = []
     left_out: list[Place] = []
@@ -276,16 +277,16 @@ def slopes_at(
     return kept, slopes, skipped
 
 
-def _backward(score: Tensor, places: Sequence[Place]) -> tuple[list[Tensor | None], list[Place]]:
+def _backward(score: Tensor, places: Sequence[Place], order: int) -> tuple[list[Tensor | None], list[Place]]:
     """A gradient or None for each place, and the places before an op that TensorFlow has no gradient rule for."""
     blocked: list[Place] = []
     try:
         try:
-            return surgery.differentiate(score, [place.variable for place in places]), blocked
+            return surgery.differentiate(score, [place.variable for place in places], order=order), blocked
         except LookupError:
             blocked = [place for place in places if _lacks_rule(score, place.variable)]
         free = [place for place in places if place not in blocked]
-        found = iter(surgery.differentiate(score, [place.variable for place in free]) if free else [])
+        found = iter(surgery.differentiate(score, [place.variable for place in free], order=order) if free else [])
         return [None if place in blocked else next(found) for place in places], blocked
     except Exception as error:
         raise errors.ModelCallError(

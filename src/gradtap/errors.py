@@ -127,6 +127,10 @@ class NonDifferentiableError(UnconnectedTapError):
     """A path exists, but it is cut at an op that has no gradient."""
 
 
+class NoRuleError(GradtapError, NotImplementedError):
+    """A method that goes op by op, such as DeepLIFT, has no rule for an op on its way."""
+
+
 class IntegerTapError(UnconnectedTapError):
     """The tapped tensor holds integers or booleans, which have no gradient."""
 

@@ -5,6 +5,7 @@ The input is one more tap: each method takes ``at=":input"`` as it takes any lay
 mapping from address to attribution.
 """
 
+from gradtap.attribution.deep_lift import deep_lift
 from gradtap.attribution.expected import expected_gradients
 from gradtap.attribution.gradient_maps import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, xgrad_cam
 from gradtap.attribution.gradient_methods import activation_x_gradient, channel_importance, saliency
@@ -21,6 +22,7 @@ __all__ = [
     "channel_importance",
     "conductance",
     "deconvnet",
+    "deep_lift",
     "expected_gradients",
     "grad_cam",
     "grad_cam_plus_plus",

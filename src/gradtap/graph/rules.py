@@ -6,7 +6,7 @@ and is TensorFlow's own where none is. So one trace serves all rules, and an out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeAlias
@@ -27,25 +27,26 @@ _IN_FORCE: ContextVar[Rules | None] = ContextVar("gradtap_rules", default=None)
 
 @tf.RegisterGradient(_GRADIENT)
 def _by_rule(op: Operation, *slopes: Tensor) -> Any:
-    rule = (_IN_FORCE.get() or {}).get(op.type) or surgery.registered_gradient(op.type)
+    rule = (_IN_FORCE.get() or {}).get(op.type) or surgery.own_gradient(op)
     return rule(op, *slopes)
 
 
 @contextmanager
-def in_force(graph: ForwardGraph, rules: Rules | None) -> Iterator[int]:
+def in_force(graph: ForwardGraph, rules: Rules | None, among: Iterable[Operation] | None = None) -> Iterator[int]:
     """Let rules hold while a backward graph is built; loops and branches are reached as well.
 
     Args:
       graph: The traced forward pass.
       rules: A rule for each type of op that has one; None for the derivative.
+      among: The ops to which they apply; None for those of the forward pass.
 
     Yields:
-      How many ops of the forward pass have a rule.
+      How many ops have a rule.
     """
-    ops = [
-        op for op in surgery.with_inner(graph.graph.get_operations()[: graph.forward_ops]) if op.type in (rules or {})
-    ]
-    surgery.mark(ops, _GRADIENT)
+    if among is None:
+        among = surgery.with_inner(graph.graph.get_operations()[: graph.forward_ops] if rules else [])
+    ops = [op for op in among if op.type in (rules or {})]
+    surgery.mark(ops, _GRADIENT, keep_own=True)
     token = _IN_FORCE.set(rules)
     try:
         yield len(ops)

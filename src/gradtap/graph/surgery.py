@@ -20,11 +20,14 @@ from tensorflow.python.eager.polymorphic_function import polymorphic_function
 from tensorflow.python.framework import convert_to_constants, func_graph
 from tensorflow.python.framework import ops as ops_of_python
 
-from gradtap.graph import moments, second_rules
+from gradtap.graph import custom_gradients, moments, second_rules
 from gradtap.types import Compiled, Operation, Structure, Tensor
 
 #: Where a loop or a condition keeps the graphs that its own gradient is built from.
 _BODIES = ("_body_graph", "_true_graph", "_false_graph")
+
+#: Where a marked op keeps the name of a gradient of its own.
+_OWN_GRADIENT = "_gradtap_own_gradient"
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -67,6 +70,29 @@ def with_inner(ops: Iterable[Operation]) -> Iterator[Operation]:
                 yield from with_inner(body.get_operations())
 
 
+def bodies(op: Operation) -> Iterator[tuple[Any, list[tuple[int, Tensor]], bool]]:
+    """The graphs inside of a loop or a branch.
+
+    Yields:
+      A graph, pairs of the position of an input of the op and the tensor that it is inside, and whether the graph runs
+      again on what it returns.
+    """
+    body = getattr(op, "_body_graph", None)
+    if body is not None:
+        yield body, list(enumerate(body.inputs)), True
+    for name in ("_true_graph", "_false_graph"):
+        branch = getattr(op, name, None)
+        if branch is not None:
+            yield branch, [(i + 1, tensor) for i, tensor in enumerate(branch.inputs)], False
+
+
+def op_like(op: Operation, inputs: Sequence[Tensor]) -> Operation:
+    """The same op on other inputs, in the graph that is being built, with the gradient of its type."""
+    attrs = {name: value for name, value in op.node_def.attr.items() if not name.startswith("_")}
+    graph = tf.compat.v1.get_default_graph()
+    return graph.create_op(op.type, list(inputs), [t.dtype for t in op.outputs], attrs=attrs, op_def=op.op_def)
+
+
 def registered_gradient(op_type: str) -> Callable[..., Any]:
     """TensorFlow's own gradient of a type of op.
 
@@ -77,11 +103,25 @@ def registered_gradient(op_type: str) -> Callable[..., Any]:
     return found
 
 
-def mark(ops: Iterable[Operation], gradient: str) -> None:
-    """Give ops a registered gradient in the place of their type's."""
-    rule = tf.compat.v1.AttrValue(s=gradient.encode())
+def mark(ops: Iterable[Operation], gradient: str, *, keep_own: bool = False) -> None:
+    """Give ops a registered gradient in the place of their type's.
+
+    Args:
+      ops: The ops.
+      gradient: The name under which it is registered.
+      keep_own: Write down the gradient that an op had of its own, a `tf.custom_gradient`, for `own_gradient`.
+    """
     for op in ops:
-        op._set_attr("_gradient_op_type", rule)
+        had = op.node_def.attr.get("_gradient_op_type") if keep_own else None
+        if had is not None and had.s.decode() != gradient:
+            op._set_attr(_OWN_GRADIENT, had)
+        op._set_attr("_gradient_op_type", tf.compat.v1.AttrValue(s=gradient.encode()))
+
+
+def own_gradient(op: Operation) -> Callable[..., Any]:
+    """The gradient that a marked op has without the mark."""
+    had = op.node_def.attr.get(_OWN_GRADIENT)
+    return registered_gradient(op.type if had is None else had.s.decode())
 
 
 def prune(wrapped: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> Compiled:
@@ -100,7 +140,7 @@ def prune(wrapped: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> C
     with inside(graph):
         # A tensor that is fed and fetched, or fetched twice, would lose its place: each fetch gets an op of its own.
         fetches = [tf.identity(fetch) for fetch in fetches]
-    pruned = wrap_function.WrappedFunction(_part_of(graph, feeds, fetches), wrapped._variable_holder)
+    pruned = wrap_function.WrappedFunction(_part_of(wrapped, feeds, fetches), wrapped._variable_holder)
 
     def run(*tensors: Tensor) -> Any:
         # The public call first tries to bind the arguments by name, fails, and prints every array into the message of
@@ -110,14 +150,17 @@ def prune(wrapped: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> C
     return run
 
 
-def _part_of(graph: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> Any:
+def _part_of(wrapped: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> Any:
     """A graph of its own with the ops between feeds and fetches, and those captures that they use.
 
     It goes by way of a `GraphDef`, which C++ reads. `WrappedFunction.prune` copies op by op in Python and takes about
     four times as long.
     """
+    graph = wrapped.graph
     cut = {tensor.ref() for tensor in [*feeds, *graph.internal_captures]}
     needed = _needed(fetches, cut)
+    if any(op.type == "Placeholder" and op.outputs[0].ref() not in cut for op in needed):
+        needed = _needed(fetches, cut, with_control=False)  # a check of the inputs, which are not fed
     read = {tensor.ref() for op in needed for tensor in op.inputs} & cut
     part = func_graph.FuncGraph("gradtap")
     with part.as_default():
@@ -129,7 +172,7 @@ def _part_of(graph: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> 
         for function in graph._functions.values():
             part._add_function(function)
         names = {reference.deref().name: own for reference, own in fed.items() if reference in read}
-        nodes = tf.compat.v1.GraphDef(versions=graph.graph_def_versions, node=_node_defs(needed))
+        nodes = tf.compat.v1.GraphDef(versions=graph.graph_def_versions, node=_node_defs(wrapped, needed, part))
         wanted = [fetch.name for fetch in fetches]
         part.outputs = list(tf.graph_util.import_graph_def(nodes, names, wanted, name="")) if nodes.node else []
     for output, fetch in zip(part.outputs, fetches, strict=True):
@@ -140,24 +183,30 @@ def _part_of(graph: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> 
     return part
 
 
-def _needed(fetches: Iterable[Tensor], cut: set[Any]) -> list[Operation]:
-    """The ops that some tensors depend on, control dependencies included, back to those that are given."""
+def _needed(fetches: Iterable[Tensor], cut: set[Any], *, with_control: bool = True) -> list[Operation]:
+    """The ops that some tensors depend on, by control as well, back to those that are given."""
     seen: dict[Operation, None] = {}
+    given = {reference.deref().op for reference in cut}
     stack = [fetch.op for fetch in fetches]
     while stack:
         op = stack.pop()
         if op not in seen:
             seen[op] = None
             stack += [tensor.op for tensor in op.inputs if tensor.ref() not in cut]
-            stack += op.control_inputs
+            stack += [before for before in op.control_inputs if before not in given] if with_control else []
     return list(seen)
 
 
-def _node_defs(ops: Sequence[Operation]) -> list[Any]:
-    """Descriptions of ops, without the wish to stand beside an op that is not among them."""
+def _node_defs(wrapped: Any, ops: Sequence[Operation], copied_into: Any) -> list[Any]:
+    """Descriptions of ops, without the wish to stand beside, or to follow, an op that is not among them."""
     names = {op.name for op in ops}
     found = [op.node_def for op in ops]
-    for node in found:
+    for op, node in zip(ops, found, strict=True):
+        followed = [name for name in node.input if not name.startswith("^") or name[1:] in names]
+        if len(followed) < len(node.input):
+            node.input[:] = followed
+        own = node.attr.get(_OWN_GRADIENT) or node.attr.get("_gradient_op_type")
+        custom_gradients.refer_to_source(wrapped, op, node, copied_into, own.s.decode() if own else None)
         beside = [value.decode().removeprefix("loc:@") for value in node.attr["_class"].list.s]
         if not beside or not names.issuperset(beside):
             del node.attr["_class"]
