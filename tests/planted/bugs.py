@@ -96,13 +96,6 @@ BUGS = [
         ("test_suffix.py", "-k", "from_the_input"),
     ),
     Bug(
-        "a part of a graph is cut out without the functions that it calls",
-        "graph/surgery.py",
-        "            part._add_function(function)\n",
-        "            pass\n",
-        ("test_recurrent.py", "-k", "sequences_of_any_length"),
-    ),
-    Bug(
         "a part of a graph reads its own weights",
         "graph/surgery.py",
         "part.capture(external, name",
