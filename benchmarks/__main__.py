@@ -11,7 +11,17 @@ from typing import Any
 from benchmarks import fresh, machine, table, timing
 
 RESULTS = Path(__file__).with_name("results")
-PROCESSES = {"one_layer": 3, "many_layers": 3, "suffix": 3, "tiny": 3, "retrace": 1, "first_call": 1, "memory": 1}
+PROCESSES = {
+    "one_layer": 3,
+    "many_layers": 3,
+    "suffix": 3,
+    "tiny": 3,
+    "retrace": 1,
+    "first_call": 1,
+    "memory": 1,
+    "recurrent": 3,
+    "jacobian": 3,
+}
 
 
 def main() -> None:

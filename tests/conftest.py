@@ -35,3 +35,21 @@ def float64():
 def rng():
     """Numbers that are the same in every run."""
     return np.random.default_rng(0)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--nothing-missing", action="store_true", help="fail where a test is skipped for want of a package"
+    )
+
+
+def pytest_sessionfinish(session):
+    """`make thorough` installs all that the tests use, so a package that is missing there is a mistake."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not session.config.getoption("--nothing-missing"):
+        return
+    reasons = [str(report.longrepr[2]) for report in reporter.stats.get("skipped", ())]
+    missing = [reason for reason in reasons if "not installed" in reason or "could not import" in reason]
+    if missing:
+        reporter.write_line("skipped for want of a package: " + "; ".join(sorted(set(missing))), red=True)
+        session.exitstatus = 1

@@ -203,6 +203,10 @@ def test_one_of_several_outputs(float64, form):
     assert list(gt.activations(model, rows, at="several")) == names
     with pytest.raises(gt.errors.SideError, match=r"there is no output `3`"):
         gt.gradients(model, rows, target=1, at="several:output.3")
+    if form == "dict":
+        by_key = gt.gradients(model, rows, target=1, at=["several:output.z", "several:output.a"])
+        np.testing.assert_array_equal(by_key["several:output.a"], g["several:output.0"])
+        np.testing.assert_array_equal(by_key["several:output.z"], g["several:output.2"])
     deeper = gt.gradients(model, rows, target=1, at="several/parts/0").only
     assert_same_numbers(deeper, slopes[order.index(0)] * [0, 1], 1e-13)
 

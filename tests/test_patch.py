@@ -182,5 +182,5 @@ def test_mistakes_are_named(skip):
         with pytest.raises(error):
             gt.patch(model, x, replaced)
     recurrent, x = smooth("recurrent")
-    with pytest.raises(errors.SideError):
-        gt.patch(recurrent, x, {"later:cell": lambda a: a})
+    with pytest.raises(errors.InputShapeError):
+        gt.patch(recurrent, x, {"later:cell": lambda a: a[:, :2]})

@@ -12,7 +12,7 @@ from keras import layers
 
 import gradtap as gt
 from reference import recurrent as ref
-from reference.differences import assert_same_numbers, central_differences
+from reference.differences import STEP, assert_same_numbers, central_differences
 from reference.models import draws
 
 UNITS = 3
@@ -173,6 +173,45 @@ def test_stacked_cells(float64):
     for side, (values, slopes) in named.items():
         assert_same_numbers(g.activations[f"rnn:{side}"], values, 1e-13)
         assert_same_numbers(g[f"rnn:{side}"], slopes, 1e-12)
+
+
+def test_stacked_cells_of_one_state_each(float64):
+    """Which are two hidden states, not a hidden and a cell one, also where the first ones are given flat."""
+    cells = [layers.GRUCell(2), layers.SimpleRNNCell(2)]
+    rnn = layers.RNN(cells, return_sequences=True, name="rnn")
+    x, first = keras.Input((None, 2)), [keras.Input((2,)), keras.Input((2,))]
+    model = keras.Model([x, *first], rnn(x, initial_state=first))
+    rows, start = draws(3, 4, 2), [draws(3, 2, seed=1), draws(3, 2, seed=2)]
+    step = ref.stacked((ref.gru(cells[0]), 1), (ref.simple(cells[1]), 1))
+
+    def score(outputs, _):
+        return score_of(outputs, [outputs[:, -1]])
+
+    _, _, states = ref.run(step, rows, start, score)
+    g = gt.gradients(model, [rows, *start], target=lambda y: score(y, None), at="rnn:hidden")
+    for address, (values, slopes) in zip(["rnn:hidden.0", "rnn:hidden.1"], states, strict=True):
+        assert_same_numbers(g.activations[address], values, 1e-13)
+        assert_same_numbers(g[address], slopes, 1e-12)
+
+
+@pytest.mark.parametrize("dimensions", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_conv_lstm_of_one_and_three_dimensions(float64, dimensions):
+    """Against gradients at its last output, which is its last hidden state, and central differences at the others."""
+    make = {1: layers.ConvLSTM1D, 3: layers.ConvLSTM3D}[dimensions]
+    model = model_of(make(2, 2, padding="same", **OPTIONS), (None, *[3] * dimensions, 1))
+    rows = draws(2, 3, *[3] * dimensions, 1)
+    at = ["rnn:hidden", "rnn:cell", "rnn:output.1"]
+    g = gt.gradients(model, rows, target=target_of, at=at)
+    for traced, eager in zip(g.outputs, model(rows), strict=True):
+        np.testing.assert_allclose(traced, eager, rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(g.activations["rnn:hidden"], g.outputs[0])
+    np.testing.assert_array_equal(g.activations["rnn:cell"][:, -1], g.outputs[2])
+    for address in at[:2]:
+        for t in range(3):
+            v = draws(*g[address].shape, seed=3) * (np.arange(3) == t).reshape(-1, *[1] * (dimensions + 1))
+            ends = [target_of(gt.patch(model, rows, {address: lambda s, e=e: s + e})) for e in (STEP * v, -STEP * v)]
+            along = tf.reduce_sum(g[address] * v, list(range(1, v.ndim)))
+            assert_same_numbers(along, (ends[0] - ends[1]) / (2 * STEP))
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -433,14 +472,12 @@ def test_a_cell_of_ones_own(float64):
         assert_same_numbers(g[address], slopes, 1e-12)
 
 
-def test_states_are_listed_and_cannot_be_replaced():
+def test_states_are_listed():
     model = keras.Sequential([keras.Input((None, 2)), layers.LSTM(UNITS, name="rnn"), layers.Dense(1)])
     listed = {entry.address: entry for entry in gt.taps(model)}
     assert {"rnn:hidden", "rnn:cell"} <= set(listed)
     assert listed["rnn:cell"].reached
     assert listed["rnn:cell"].shape == (None, None, UNITS)
-    with pytest.raises(gt.errors.SideError, match="inside of its loop"):
-        gt.patch(model, np.ones((2, 4, 2)), {"rnn:cell": 0.0})
     with pytest.raises(gt.errors.SideError, match="no `cell`"):
         gt.gradients(
             keras.Sequential([keras.Input((None, 2)), layers.GRU(UNITS, name="rnn"), layers.Dense(1)]),

@@ -35,7 +35,8 @@ def patch(
     """Run a model with activations replaced.
 
     What depends on a replaced tap follows it; what bypasses it, a skip connection or another branch, is computed from
-    the inputs as always.
+    the inputs as always. The states of a recurrent layer follow each other: an array gives them at every
+    step; a function changes those entries that it returns changed, and the others follow the steps before.
 
     Args:
       model: See `gradtap.gradients`.
@@ -88,13 +89,6 @@ class _Patch:
         """The replaced places, in forward order."""
         by_key = {p.key: r for address, r in self.replacements.items() for p in resolve(graph, address)}
         found = resolve(graph, list(self.replacements))
-        states = [place.key for place in found if place.perturbation is not None]
-        if states:
-            raise errors.SideError(
-                f"`{states[0]}` cannot be replaced: a recurrent layer makes its states inside of its loop.",
-                [],
-                "replace the layer's output or its input",
-            )
         return [(place, by_key[place.key]) for place in found]
 
     def build(self, trace: Trace, graph: ForwardGraph, settings: Settings) -> Program:
@@ -105,7 +99,7 @@ class _Patch:
             """From the inputs and the first so many replaced places to the next one, or to the outputs."""
             fetched = [places[count].tensor] if count < len(places) else graph.outputs
             watch = dict(zip(graph.output_names, graph.outputs, strict=True)) if count == len(places) else None
-            fed = [*graph.all_feeds, *(place.tensor for place in places[:count])]
+            fed = [*graph.all_feeds, *(tensor for place in places[:count] for tensor in place.feeds)]
             feeds = list({tensor.ref(): tensor for tensor in fed}.values())
             key = ("patch", tuple(p.tensor.name for p in places), count, settings.checks, trace.jit_compile)
             return program_for(
@@ -130,9 +124,14 @@ class _Patch:
                     activations = stage(count).run(*fed.values())[0]
                     what = f"replaced values of `{place.key}`"
                     value = like(replacement(activations), place.tensor, activations.shape[0], what)
+                    changed = tf.not_equal(value, activations)
                 else:
-                    value = next(given)
-                fed[place.tensor.ref()] = _for_each(value, inputs[0])
+                    value = _for_each(next(given), inputs[0])
+                    changed = tf.fill(tf.shape(value), True)
+                if place.state is not None:
+                    fed[place.state.replaced.ref()] = tf.cast(changed, place.state.replaced.dtype)
+                    value = tf.where(changed, value, tf.zeros_like(value))
+                fed[place.variable.ref()] = value
             return list(stage(len(found)).run(*fed.values()))
 
         last = stage(len(found))

@@ -9,7 +9,10 @@ import numpy as np
 
 def weights(layer):
     """The weights of a layer by the last part of their names, as float64."""
-    return {w.path.rsplit("/", 1)[-1]: np.asarray(w.numpy(), np.float64) for w in layer.weights}
+    return {
+        getattr(w, "path", w.name).rsplit("/", 1)[-1].removesuffix(":0"): np.asarray(w.numpy(), np.float64)
+        for w in layer.weights
+    }
 
 
 def relu(x):

@@ -21,7 +21,7 @@ from gradtap.graph import keras_internals as internals
 from gradtap.graph import surgery
 from gradtap.graph.naming import NamedLayer
 from gradtap.graph.randomness import Draw, recorded_next
-from gradtap.graph.recurrent import LoopState, recorded_inner_loop
+from gradtap.graph.recurrent import LoopState, recorded_inner_loop, recorded_rnn
 from gradtap.types import Layer, Structure, Tensor
 
 _ABSENT = object()
@@ -71,6 +71,7 @@ class Recorder:
         self._graph: Any = None
         self._active: list[str] = []
         self._calls_under_way: list[LayerCall] = []
+        self._layers_under_way: list[weakref.ref[Layer]] = []
         self.calls: dict[str, list[LayerCall]] = {}
         #: Paths of layers that ran in another graph than the traced one: a loop's or a branch's body.
         self.elsewhere: set[str] = set()
@@ -91,6 +92,10 @@ class Recorder:
                 attributes = _attributes(generator)
                 undo.append((attributes, "next", attributes.get("next", _ABSENT)))
                 attributes["next"] = recorded_next(generator, generator.next, self._graph_if_ours, self.draws)
+            keras2 = internals.keras2_backend() if self._with_states else None
+            if keras2 is not None:
+                undo.append((vars(keras2), "rnn", keras2.rnn))
+                keras2.rnn = recorded_rnn(keras2.rnn, self._layer_under_way, self._record_states)
             with internals.without_assignments(), surgery.functions_opened(self._is_recording):
                 yield
         finally:
@@ -121,10 +126,7 @@ class Recorder:
             attributes["_remat_mode"] = None
         activation = attributes.get("activation")
         if self._with_states and internals.is_recurrent(layer):
-            undo.append((attributes, "inner_loop", attributes.get("inner_loop", _ABSENT)))
-            attributes["inner_loop"] = recorded_inner_loop(
-                layer, layer.inner_loop, self._is_recording, self._record_states
-            )
+            self._wrap_loop(layer, attributes, undo)
         if internals.attends_unprojected(layer):
             for method, names in internals.ATTENDING.items():
                 undo.append((attributes, method, attributes.get(method, _ABSENT)))
@@ -132,6 +134,19 @@ class Recorder:
         if callable(activation) and not internals.is_callable_node(activation):
             undo.append((attributes, "activation", activation))
             attributes["activation"] = self._recorded_activation(activation)
+
+    def _wrap_loop(self, layer: Layer, attributes: dict[str, Any], undo: list[tuple[dict[str, Any], str, Any]]) -> None:
+        if hasattr(layer, "inner_loop"):
+            undo.append((attributes, "inner_loop", attributes.get("inner_loop", _ABSENT)))
+            attributes["inner_loop"] = recorded_inner_loop(
+                layer, layer.inner_loop, self._is_recording, self._record_states
+            )
+        elif internals.KERAS2_FUSED in attributes:
+            undo.append((attributes, internals.KERAS2_FUSED, attributes[internals.KERAS2_FUSED]))
+            attributes[internals.KERAS2_FUSED] = False
+
+    def _layer_under_way(self) -> Layer | None:
+        return self._layers_under_way[-1]() if self._is_recording() and self._layers_under_way else None
 
     def _is_ours(self) -> bool:
         return threading.get_ident() == self._thread and self._graph is not None
@@ -159,6 +174,7 @@ class Recorder:
                 raise ValueError(f"`{path}` needs to know how many steps the sequence has")
             record = LayerCall(_tensors([args, kwargs], self._graph), first_op=surgery.op_count(self._graph))
             self._calls_under_way.append(record)
+            self._layers_under_way.append(reference)
             try:
                 result = original(*args, **kwargs)
             except BaseException:
@@ -166,6 +182,7 @@ class Recorder:
                 raise
             finally:
                 self._calls_under_way.pop()
+                self._layers_under_way.pop()
             result = self._own_tensors(result, record)
             record.last_op = surgery.op_count(self._graph)
             self.calls.setdefault(path, []).append(record)

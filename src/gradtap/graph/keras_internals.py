@@ -6,6 +6,7 @@ imports neither. Everything that depends on a private name of Keras stands here.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -201,8 +202,17 @@ ADAPTING = "_build_graph_network_for_inferred_shape"
 
 
 def is_recurrent(layer: Layer) -> bool:
-    """Whether a layer runs a cell in a loop, the way Keras 3 does."""
-    return hasattr(layer, "inner_loop") and hasattr(layer, "cell")
+    """Whether a layer runs a cell in a loop."""
+    return is_keras(layer) and hasattr(layer, "cell") and hasattr(layer, "return_sequences")
+
+
+#: Whether a layer of Keras 2 may run as one op, in which no state can be reached; without it it runs its cell.
+KERAS2_FUSED = "_could_use_gpu_kernel"
+
+
+def keras2_backend() -> Any:
+    """The module whose ``rnn`` is the loop of all recurrent layers of Keras 2; None where Keras 2 is not in use."""
+    return sys.modules.get("tf_keras.src.backend")
 
 
 #: What a layer that attends without projecting does with its query, key and value.
@@ -230,7 +240,7 @@ def rnn_loop(step: Any, inputs: Any, initial_states: list[Any], **options: Any) 
     """Keras's own loop over time: last output, all outputs, last states."""
     from keras.src import backend as keras_backend
 
-    return keras_backend.rnn(step, inputs, initial_states, return_all_outputs=True, **options)
+    return keras_backend.rnn(step, inputs, initial_states, **options)
 
 
 def call_attribute(layer: Layer) -> str:

@@ -5,11 +5,14 @@ A state lives inside of a loop, where it has no tensor to tap. So the loop is ru
 :math:`p_t` instead. With :math:`\varepsilon = 0` nothing changes, and :math:`dF/d\varepsilon_t` is the gradient with
 respect to the state at step :math:`t` as back-propagation through time defines it, for any cell.
 
+Where a mask says so, what is fed takes the place of the state instead: that is how states are replaced.
+
 Only a forward graph in which states were asked for is traced in this way.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,11 +32,13 @@ class LoopState:
     Args:
       values: What it is after each step, ``(batch, time, units)``, in the order of the input's time.
       perturbation: Zeros of the same shape, added to it; the gradient arrives here.
+      replaced: Integer zeros of the same shape: where it is fed others, the state is what is fed as the perturbation.
       kind: The first state of a cell is its ``"hidden"`` one, the second its ``"cell"``.
     """
 
     values: Tensor
     perturbation: Tensor
+    replaced: Tensor
     kind: str
 
 
@@ -55,97 +60,182 @@ def recorded_inner_loop(
     def inner_loop(sequences: Tensor, initial_state: Structure, mask: Any, training: bool = False) -> Any:
         if not is_recording():
             return original(sequences=sequences, initial_state=initial_state, mask=mask, training=training)
-        loop = _Loop(layer, sequences, initial_state, _only(mask), training)
-        last, outputs, states = loop.run()
+        takes_training = getattr(layer.cell, "_call_has_training_arg", False)
+        arguments = {"training": training} if takes_training else {}
+        loop = _Loop(
+            lambda x, states: layer.cell(x, states, **arguments),
+            sequences,
+            initial_state,
+            _only(mask),
+            backwards=layer.go_backwards,
+            padded_with_zeros=layer.zero_output_for_mask,
+            over_time=internals.rnn_loop,
+        )
+        last, outputs, states = loop.run(_states_of_cells(layer))
         record(loop.states)
         return last, outputs, states
 
     return inner_loop
 
 
+def recorded_rnn(
+    original: Callable[..., Any],
+    layer: Callable[[], Layer | None],
+    record: Callable[[list[LoopState]], None],
+) -> Callable[..., Any]:
+    """What takes the place of Keras 2's loop over time, which all its recurrent layers call.
+
+    Args:
+      original: The loop itself.
+      layer: Gives the layer that is being called; None where the call is not the trace's own.
+      record: Called with the states.
+    """
+    signature = inspect.signature(original)
+
+    def rnn(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        options = given.arguments
+        calling = layer()
+        # Keras sends other things than cells around this loop; and of those only what is laid out as Keras 3 does.
+        other = options["time_major"] or isinstance(options["input_length"], tf.Tensor)
+        if calling is None or not internals.is_recurrent(calling) or other or not options["initial_states"]:
+            return original(*args, **kwargs)
+        constants = tuple(options["constants"] or ())
+        loop = _Loop(
+            lambda x, states: options["step_function"](x, (*states, *constants)),
+            options["inputs"],
+            tuple(options["initial_states"]),
+            _only(options["mask"]),
+            backwards=options["go_backwards"],
+            padded_with_zeros=options["zero_output_for_mask"],
+            over_time=original,
+        )
+        last, outputs, states = loop.run(_states_of_cells(calling))
+        record(loop.states)
+        return last, outputs, states
+
+    return rnn
+
+
 def _only(mask: Any) -> Tensor | None:
     return mask[0] if isinstance(mask, (list, tuple)) else mask
 
 
+def _states_of_cells(layer: Layer) -> list[int]:
+    """How many states each of a layer's cells has, as far as it says."""
+    cells = getattr(layer.cell, "cells", [layer.cell])
+    return [len(tf.nest.flatten(getattr(cell, "state_size", None))) for cell in cells]
+
+
 class _Loop:
-    def __init__(self, layer: Layer, sequences: Tensor, initial_state: Any, mask: Any, training: bool) -> None:
-        self.layer = layer
+    """A loop over time whose states are perturbed.
+
+    Args:
+      step: ``step(x, states) -> (output, states)``, the states nested as ``initial`` is.
+      sequences: ``(batch, time, ...)``.
+      initial: The states to begin with.
+      mask: ``(batch, time)``; a padded step hands its states and its output on.
+      backwards: Begin at the end.
+      padded_with_zeros: The output of a padded step is zero.
+      over_time: Keras's own loop.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Tensor, Structure], tuple[Tensor, Structure]],
+        sequences: Tensor,
+        initial: Any,
+        mask: Any,
+        *,
+        backwards: bool,
+        padded_with_zeros: bool,
+        over_time: Callable[..., Any],
+    ) -> None:
+        self.step = step
         self.sequences = sequences
-        self.structure = initial_state
-        self.initial = tf.nest.flatten(initial_state)
+        self.structure = initial
+        self.initial = tf.nest.flatten(initial)
         self.mask = mask if mask is None or mask.shape.rank == 3 else mask[..., None]
-        takes_training = getattr(layer.cell, "_call_has_training_arg", False)
-        self.cell_arguments = {"training": training} if takes_training else {}
+        self.backwards = backwards
+        self.padded_with_zeros = padded_with_zeros
+        self.over_time = over_time
         self.states: list[LoopState] = []
 
-    def run(self) -> tuple[Tensor, Tensor, Structure]:
-        perturbations = [self._zeros(state) for state in self.initial]
+    def run(self, counts: Sequence[int]) -> tuple[Tensor, Tensor, Structure]:
+        """Last output, all outputs and last states; ``counts`` says how many states each cell has."""
+        perturbations = [self._zeros(state, state.dtype) for state in self.initial]
+        # Of 32 bits: where it transposes narrower ones slowly, TensorFlow complains on standard error.
+        replaced = [self._zeros(state, tf.int32) for state in self.initial]
         masks = [] if self.mask is None else [tf.cast(self.mask, tf.bool)]
-        carried = [] if self.mask is None else [tf.zeros_like(self._probe())]
+        carried = [] if self.mask is None else [tf.zeros_like(self.step(self.sequences[:, 0], self.structure)[0])]
         # Nested inputs have no length of their own that Keras could read; the loop ends with the input all the same.
         unbounded = np.int32(2**31 - 1)
-        _, emitted, last = internals.rnn_loop(
-            self._step,
-            (self.sequences, *masks, *perturbations),
+        _, emitted, last = self.over_time(
+            self._perturbed_step,
+            (self.sequences, *masks, *perturbations, *replaced),
             [*self.initial, *carried],
-            go_backwards=self.layer.go_backwards,
+            go_backwards=self.backwards,
             input_length=unbounded,
+            return_all_outputs=True,
         )
         outputs, *values = emitted
-        if self.layer.go_backwards:
+        if self.backwards:
             values = [tf.reverse(v, [1]) for v in values]  # as the input's time runs, like the perturbations
-        kinds = _kinds(self.structure)
-        self.states = [LoopState(v, p, k) for v, p, k in zip(values, perturbations, kinds, strict=True)]
+        kinds = _kinds(counts if sum(counts) == len(values) else [len(values)])
+        found = zip(values, perturbations, replaced, kinds, strict=True)
+        self.states = [LoopState(*each) for each in found]
         final = tf.nest.pack_sequence_as(self.structure, list(last)[: len(self.initial)])
         return outputs[:, -1], outputs, final
 
-    def _zeros(self, state: Tensor) -> Tensor:
+    def _zeros(self, state: Tensor, dtype: Any) -> Tensor:
+        """One for every entry of a state at every step."""
         static = [self.sequences.shape[0], self.sequences.shape[1], *state.shape[1:]]
         dynamic = tf.concat([tf.shape(self.sequences)[:2], tf.shape(state)[1:]], 0)
-        return tf.ensure_shape(tf.zeros(dynamic, state.dtype), static)
+        return tf.ensure_shape(tf.zeros(dynamic, dtype), static)
 
-    def _probe(self) -> Tensor:
-        return self.layer.cell(self.sequences[:, 0], self.structure, **self.cell_arguments)[0]
-
-    def _step(self, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
+    def _perturbed_step(self, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
         x, *rest = inputs
         old = list(states[: len(self.initial)])
         mask = None if self.mask is None else rest.pop(0)
-        output, new = self.layer.cell(x, tf.nest.pack_sequence_as(self.structure, old), **self.cell_arguments)
+        output, new = self.step(x, tf.nest.pack_sequence_as(self.structure, old))
         finals = []
-        for state, before, perturbation in zip(tf.nest.flatten(new), old, rest, strict=True):
-            perturbed = _perturb(state, old, perturbation)
+        for state, before, added, replaced in zip(
+            tf.nest.flatten(new), old, rest[: len(old)], rest[len(old) :], strict=True
+        ):
+            perturbed = _perturb(state, old, added, replaced)
             output = perturbed if output is state else output
             # A padded step hands its old state on, which can be perturbed as well.
-            finals.append(perturbed if mask is None else _where(mask, perturbed, before + perturbation))
+            handed_on = None if mask is None else _added(before, added, replaced)
+            finals.append(perturbed if mask is None else _where(mask, perturbed, handed_on))
         if mask is None:
             return (output, *finals), finals
         previous = states[len(self.initial)]
-        kept = tf.zeros_like(previous) if self.layer.zero_output_for_mask else previous
-        output = _where(mask, output, kept)
+        output = _where(mask, output, tf.zeros_like(previous) if self.padded_with_zeros else previous)
         return (output, *finals), [*finals, output]
 
 
-def _kinds(structure: Structure) -> list[str]:
-    """The kind of each state, flattened; cells that are stacked have their states nested."""
-    nested = any(isinstance(states, (list, tuple)) for states in structure)
-    kinds = []
-    for states in structure if nested else [structure]:
-        count = len(tf.nest.flatten(states))
-        kinds += ["hidden", "cell", *["other"] * count][:count]
-    return kinds
+def _kinds(counts: Sequence[int]) -> list[str]:
+    """The kind of each state, flattened; cells that are stacked have states of their own."""
+    return [kind for count in counts for kind in ["hidden", "cell", *["other"] * count][:count]]
 
 
-def _perturb(state: Tensor, old: Sequence[Tensor], perturbation: Tensor) -> Tensor:
+def _perturb(state: Tensor, old: Sequence[Tensor], perturbation: Tensor, replaced: Tensor) -> Tensor:
     if any(state is one for one in old):
-        return tf.identity(state) + perturbation  # a cell that hands its old state on: its users are not this step's
+        # A cell that hands its old state on: its users are not this step's.
+        return _added(tf.identity(state), perturbation, replaced)
     users = list(state.consumers())
-    perturbed = state + perturbation
+    perturbed = _added(state, perturbation, replaced)
     surgery.replace_input(users, state, perturbed)
     return perturbed
 
 
-def _where(mask: Tensor, kept: Tensor, other: Tensor) -> Tensor:
+def _added(state: Tensor, perturbation: Tensor, replaced: Tensor) -> Tensor:
+    # The plain op: what `tf.where` makes has a gradient of many ops, which sum over axes that might be broadcast.
+    return tf.raw_ops.Select(condition=tf.not_equal(replaced, 0), x=perturbation, y=state + perturbation)
+
+
+def _where(mask: Tensor, kept: Tensor, other: Any) -> Tensor:
     for _ in range(kept.shape.rank - mask.shape.rank):
         mask = mask[..., None]
     return tf.where(mask, kept, other)

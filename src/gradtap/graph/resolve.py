@@ -11,6 +11,7 @@ from gradtap import errors
 from gradtap.graph import copies, explain, op_names, sides
 from gradtap.graph import keras_internals as internals
 from gradtap.graph.capture import LayerCall
+from gradtap.graph.recurrent import LoopState
 from gradtap.graph.tracing import ForwardGraph, TracedLayer
 from gradtap.tap import SIDES, Tap, path_matches
 from gradtap.types import Address, Layer, Operation, Tensor
@@ -27,7 +28,7 @@ class Place:
       layer: The layer it belongs to; None for an op.
       group: The address that was asked where it means several tensors, of which this is one.
       by_pattern: Whether it was found by a glob or a class, so that it may be skipped where it has no gradient.
-      perturbation: For a recurrent layer's state, what is added to it at each step; the gradient arrives there.
+      state: Of a recurrent layer: it is made inside of a loop, where nothing can be fed or differentiated directly.
     """
 
     key: str
@@ -36,12 +37,17 @@ class Place:
     layer: TracedLayer | None = None
     group: str | None = None
     by_pattern: bool = False
-    perturbation: Tensor | None = None
+    state: LoopState | None = None
 
     @property
     def variable(self) -> Tensor:
         """With respect to what a gradient here is taken: the tensor itself, or the perturbation that it includes."""
-        return self.tensor if self.perturbation is None else self.perturbation
+        return self.tensor if self.state is None else self.state.perturbation
+
+    @property
+    def feeds(self) -> list[Tensor]:
+        """What is fed where the values here are replaced; of a state, what is replaced and by what."""
+        return [self.tensor] if self.state is None else [self.state.replaced, self.state.perturbation]
 
 
 def resolve(graph: ForwardGraph, at: Address | Sequence[Address]) -> list[Place]:
@@ -113,7 +119,7 @@ class _Finder:
             raise explain.not_run(self.graph, layer, written)
         places = []
         for index in self._call_indices(tap, layer, len(calls), written):
-            one = Tap(layer.path, index if len(calls) > 1 else None, tap.side)
+            one = sides.numbered(calls[index], Tap(layer.path, index if len(calls) > 1 else None, tap.side))
             key = str(one) if tap.call == "*" else written
             found = dict(enumerate(self._side(calls[index], one, layer, written)))
             places += [_of_call(place, calls[index]) for place in self._pick(found, one, key, layer)]
@@ -332,8 +338,8 @@ def _position(op: Operation, order: Mapping[Operation, float]) -> float:
 
 
 def _of_call(place: Place, call: LayerCall) -> Place:
-    perturbation = sides.variable_of(call, place.tensor)
-    return place if perturbation is None else replace(place, perturbation=perturbation)
+    state = sides.state_of(call, place.tensor)
+    return place if state is None else replace(place, state=state)
 
 
 def _spellings(layer: TracedLayer) -> list[str]:

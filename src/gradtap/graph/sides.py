@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gradtap.graph import copies
 from gradtap.graph import keras_internals as internals
 from gradtap.graph.capture import LayerCall
+from gradtap.graph.recurrent import LoopState
 from gradtap.graph.tracing import ForwardGraph, TracedLayer
+from gradtap.tap import Tap
 from gradtap.types import Tensor
 
 #: Layers that are nothing but an activation: what they are given is their pre-activation.
@@ -130,6 +134,14 @@ def _states(graph: ForwardGraph, layer: TracedLayer, call: LayerCall, face: str)
     return [state.values for state in call.states if state.kind == face]
 
 
-def variable_of(call: LayerCall, tensor: Tensor) -> Tensor | None:
-    """With respect to what a gradient at a tensor is taken, where not to the tensor: a state's perturbation."""
-    return next((s.perturbation for s in call.states if s.values is tensor), None)
+def state_of(call: LayerCall, tensor: Tensor) -> LoopState | None:
+    """The recurrent layer's state whose values a tensor holds; None where it is another tensor."""
+    return next((s for s in call.states if s.values is tensor), None)
+
+
+def numbered(call: LayerCall, tap: Tap) -> Tap:
+    """A tap that picks an output by its key in the dict that the layer returned, with the output's number instead."""
+    returned = call.output_structure
+    by_key = {str(key): number for key, number in returned.items()} if isinstance(returned, Mapping) else {}
+    number = by_key.get(str(tap.pick)) if tap.face == "output" else None
+    return tap.picked(number) if isinstance(number, int) else tap
