@@ -238,7 +238,7 @@ def refuse_states(places: Sequence[Place]) -> None:
     Raises:
       SideError: It is a state that a recurrent layer makes inside of its loop.
     """
-    states = [place.key for place in places if place.perturbation is not None]
+    states = [place.key for place in places if place.state is not None]
     if states:
         raise errors.SideError(
             f"`{states[0]}` cannot be replaced: a recurrent layer makes its states inside of its loop.",
