@@ -233,7 +233,12 @@ def _mistakes(graph: ForwardGraph, at: Any) -> list[errors.GradtapError]:
 
 
 def slopes_at(
-    graph: ForwardGraph, places: Sequence[Place], score: Tensor, target: str, unconnected: str
+    graph: ForwardGraph,
+    places: Sequence[Place],
+    score: Tensor,
+    target: str,
+    unconnected: str,
+    keyword: str = "target",
 ) -> tuple[list[Place], list[Tensor], dict[str, str]]:
     """Add the backward graph of a score, for all places at once, and account for every place.
 
@@ -243,6 +248,7 @@ def slopes_at(
       score: What is differentiated; the gradient is that of its sum.
       target: What it is called in messages.
       unconnected: ``"error"``, or ``"zero"`` for zeros where there is no gradient.
+      keyword: Which keyword it was given under, for messages.
 
     Returns:
       The places with a gradient, their gradients, and the other places with the reason.
@@ -270,7 +276,7 @@ def slopes_at(
         else:
             missing.append(place)
     missing = missing or ([] if kept else left_out[:1])
-    errors.raise_all([_reason(graph, place, score, target) for place in missing])
+    errors.raise_all([_reason(graph, place, score, target, keyword) for place in missing])
     needed = walking.ancestors([score]) if left_out else set()
     skipped = {p.key: explain.in_short(p.tensor, needed) for p in left_out}
     return kept, slopes, skipped
@@ -303,8 +309,8 @@ def _lacks_rule(score: Tensor, tensor: Tensor) -> bool:
     return False
 
 
-def _reason(graph: ForwardGraph, place: Place, score: Tensor, target: str) -> errors.GradtapError:
+def _reason(graph: ForwardGraph, place: Place, score: Tensor, target: str, keyword: str) -> errors.GradtapError:
     """Why a place has no gradient."""
     if not surgery.is_float(place.tensor):
         return explain.integer(graph, place.key, place.tensor, place.layer)
-    return explain.unconnected(graph, place.key, place.variable, place.layer, score, target)
+    return explain.unconnected(graph, place.key, place.variable, place.layer, score, target, keyword)

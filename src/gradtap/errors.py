@@ -116,7 +116,7 @@ class MissingResultError(GradtapError, KeyError):
 
 
 class UnconnectedTapError(GradtapError, ValueError):
-    """The target does not depend on the tap: the layer is on another branch."""
+    """The target does not depend on the tap: it is on another branch, comes after the target, or is not used."""
 
 
 class TapNotRunError(UnconnectedTapError):
