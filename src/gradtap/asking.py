@@ -15,6 +15,7 @@ import numpy as np
 from gradtap import errors
 from gradtap.batching import is_dataset, over_dataset, run_batch
 from gradtap.graph import keras_internals as internals
+from gradtap.graph.coupling import couples_examples
 from gradtap.graph.inputs import Feeds, read_inputs
 from gradtap.graph.keeping import Trace
 from gradtap.graph.model_files import as_trace
@@ -118,7 +119,7 @@ def ask(
             program, graph, values = _prepare(trace, feeds, question, settings, in_batches, states=True)
         # The program is kept for every target of its kind; messages are about this one.
         program = replace(program, target=getattr(question, "target", ""))
-        _warn_of_coupling(settings, feeds)
+        _warn_of_coupling(graph, settings, feeds)
         seeds = seeds_for(graph.draws, settings.seed)
         if asked is not None:
             asked.append(Asked(program, feeds.tensors, seeds, values, settings.batch_size))
@@ -179,12 +180,19 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
         )
 
 
-def _warn_of_coupling(settings: Settings, feeds: Feeds) -> None:
+def _warn_of_coupling(graph: ForwardGraph, settings: Settings, feeds: Feeds) -> None:
     batch, size = feeds.batch_size, settings.batch_size
-    if settings.training and size is not None and batch is not None and batch > size:
+    if not settings.training or size is None or batch is None or batch <= size:
+        return
+    several = f"{size} example{'s' * (size > 1)} at a time"
+    found = []
+    if program_for(graph, "couples examples", lambda: [couples_examples(graph)])[0]:
+        found.append(f"what is computed over the batch, such as batch statistics, is over {several}, not over {batch}")
+    if graph.draws:
+        found.append(f"random masks are drawn for {several}, the same for each part, not for {batch}")
+    if found:
         errors.warn(
             errors.BatchCouplingWarning(
-                f"with training=True the batch statistics are those of {size} examples at a time, not of {batch}; "
-                "batch_size=None takes them of all."
+                f"with training=True {', and '.join(found)}; batch_size=None runs all of them together."
             )
         )

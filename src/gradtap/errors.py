@@ -264,7 +264,7 @@ class NoLogitsWarning(GradtapWarning):
 
 
 class BatchCouplingWarning(GradtapWarning):
-    """The examples of a batch depend on each other, so the result depends on how the batch is split."""
+    """The examples of a batch share statistics or random draws, so the result depends on how the batch is split."""
 
 
 # -- raising and warning -----------------------------------------------------------------------------------------------
