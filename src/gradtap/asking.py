@@ -6,7 +6,7 @@ Every public function of this floor is a `Question` and one call of `ask`.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -20,11 +20,12 @@ from gradtap.graph.inputs import Feeds, read_inputs
 from gradtap.graph.keeping import Trace
 from gradtap.graph.model_files import as_trace
 from gradtap.graph.randomness import seeds_for
-from gradtap.graph.resolve import Place
+from gradtap.graph.resolve import Place, is_several
 from gradtap.graph.sides import StatesNotTraced
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, program_for
 from gradtap.tap import Tap
+from gradtap.taplist import TapEntry
 from gradtap.types import Model, Structure, Tensor, TensorLike
 
 Unconnected = Literal["error", "zero"]
@@ -112,7 +113,7 @@ def ask(
     in_batches = is_dataset(inputs)
 
     def one(batch: Structure) -> tuple[Program, Parts]:
-        feeds = read_inputs(batch, trace.source.declared_inputs(), trace.source.float_dtype())
+        feeds = read_inputs(batch, trace.source.declared_inputs(), trace.source.float_dtype(), in_batches)
         try:
             program, graph, values = _prepare(trace, feeds, question, settings, in_batches, states=False)
         except StatesNotTraced:
@@ -158,10 +159,16 @@ def watched(graph: ForwardGraph, places: Sequence[Place]) -> dict[str, Tensor]:
     return inputs | {f"the activations at `{place.key}`": place.tensor for place in places}
 
 
+def addresses(at: Any) -> Any:
+    """What was given as ``at=``, such that it can be read more than once: a generator becomes a list."""
+    return list(at) if isinstance(at, Iterator) else at
+
+
 def address_key(at: Any) -> Hashable:
     """What was asked, as a key; layers weakly, so that a kept program keeps no model."""
-    if isinstance(at, (list, tuple, set, frozenset)):
+    if is_several(at):
         return tuple(map(address_key, at))
+    at = at.tap if isinstance(at, TapEntry) else at
     if isinstance(at, (str, Tap, type)):
         return at
     # Whatever else is given is no address; resolving it says so.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from gradtap import errors
-from gradtap.asking import Settings, Unconnected, address_key, ask, watched
+from gradtap.asking import Settings, Unconnected, address_key, addresses, ask, watched
 from gradtap.graph import explain, surgery, walking
 from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place, resolve
@@ -48,7 +48,7 @@ def gradients(
       target: What is differentiated: a class, a list with one class for each example, ``"predicted"``, a callable
         ``outputs -> (batch,)``, or a value of `gradtap.targets`. May be left out for one number per example.
       at: Where: an address (``"conv1"``, ``"backbone/conv1:input"``, ``"shared[0]"``, ``":input"``, ``"**/conv*"``), a
-        `Tap`, a layer, a layer class, or a list of these.
+        `Tap`, an entry of `gradtap.taps`, a layer, a layer class, or a list of these.
       unconnected: What to do where the target does not depend on a tap: ``"error"``, or ``"zero"`` for zeros.
         Patterns and classes skip such places in either case, and say so in ``.skipped``.
       batch_size: Most examples in flight at once; None for all.
@@ -145,7 +145,7 @@ class _Reading:
     """Activations at addresses."""
 
     def __init__(self, at: Any) -> None:
-        self.at = at
+        self.at = addresses(at)
 
     def key(self, graph: ForwardGraph) -> Hashable:
         return address_key(self.at)
@@ -174,7 +174,7 @@ class OfTarget:
 
     def __init__(self, target: Target, at: Any, rules: NamedRules | None = None) -> None:
         self.target = target
-        self.at = at
+        self.at = addresses(at)
         self.rules = rules
 
     def key(self, graph: ForwardGraph) -> Hashable:

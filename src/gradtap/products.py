@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from gradtap.asking import Settings, Unconnected, address_key, ask, watched
+from gradtap.asking import Settings, Unconnected, address_key, addresses, ask, watched
 from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery
 from gradtap.graph.arrays import like
@@ -124,7 +124,7 @@ class BetweenTaps:
     """What all three share: where to differentiate, and what."""
 
     def __init__(self, at: Any, of: Any) -> None:
-        self.at = at
+        self.at = addresses(at)
         self.of = of
 
     def key(self, graph: ForwardGraph) -> Hashable:
