@@ -47,6 +47,9 @@ def demo(*, output: Path, image: Path | None, at: tuple[str, ...]) -> None:
     photograph = open_image(file).convert("RGB")
     make_folder(output)
     check_writable(output / "layers.png", [file])
+    from gradtap.cli.quiet import start_tensorflow
+
+    start_tensorflow()
     import numpy as np
 
     import gradtap as gt
@@ -67,4 +70,10 @@ def demo(*, output: Path, image: Path | None, at: tuple[str, ...]) -> None:
         write_figure(output / "layers.png", figure)
         written.insert(0, output / "layers.png")
     described = f"EfficientNet-Lite0, {model.count_params():,} parameters, trained on ImageNet-1k"
-    print_result(described, result, [str(path) for path in written], names)
+    print_result(
+        described,
+        result,
+        [str(path) for path in written],
+        names,
+        scored="the probability of each image's likeliest class",
+    )
