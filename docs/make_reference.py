@@ -110,13 +110,17 @@ def items(section: str) -> dict[str, str]:
     return found
 
 
+#: What results are made by, inside of gradtap.
+INTERNAL = ("at",)
+
+
 def members(value: type) -> dict[str, Any]:
     """The public methods and properties that a class defines itself or takes over from gradtap's own classes."""
     found: dict[str, Any] = {}
     for owner in reversed(value.__mro__):
         if owner.__module__.startswith("gradtap"):
             found |= {n: m for n, m in vars(owner).items() if not n.startswith("_") and _is_member(m)}
-    return found
+    return {n: m for n, m in found.items() if not (n in INTERNAL and isinstance(m, classmethod))}
 
 
 def _is_member(member: Any) -> bool:
@@ -176,9 +180,29 @@ def _attributes(value: type, arguments: str) -> list[str]:
 def _members(value: type) -> list[str]:
     rows = []
     for name, member in members(value).items():
-        called = "" if isinstance(member, property) else "()"
+        called = "" if isinstance(member, property) else _method_signature(member)
         rows.append(f"- `.{name}{called}`: {_text(_first_line(member))}")
     return [*rows, ""] if rows else []
+
+
+def _method_signature(member: Any) -> str:
+    """How a method is called, on one line, without what it is bound to."""
+    function = getattr(member, "__func__", member)
+    parameters = list(inspect.signature(function).parameters.values())
+    bound = parameters if isinstance(member, staticmethod) else parameters[1:]
+    returned = inspect.signature(function).return_annotation
+    end = "" if returned in (inspect.Signature.empty, "None") else f" -> {_annotation(returned)}"
+    return f"({', '.join(_called(bound))}){end}"
+
+
+def _called(parameters: list[inspect.Parameter]) -> list[str]:
+    """Parameters as they are written in a signature."""
+    texts: list[str] = []
+    for parameter in parameters:
+        if parameter.kind is parameter.KEYWORD_ONLY and not any(text.startswith("*") for text in texts):
+            texts.append("*")
+        texts.append(_parameter(parameter))
+    return texts
 
 
 def _error_table(found: list[Entry]) -> list[str]:
@@ -204,12 +228,7 @@ def signature(entry: Entry) -> str:
         return short
     if inspect.isclass(entry.value) and getattr(entry.value, "_is_protocol", False):
         return f"class {short}(Protocol)"
-    texts, kinds = [], set()
-    for parameter in parameters:
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.kind not in kinds:
-            texts.append("*")
-        kinds.add(parameter.kind)
-        texts.append(_parameter(parameter))
+    texts = _called(parameters)
     end = "" if inspect.isclass(entry.value) or returned is inspect.Signature.empty else f" -> {_annotation(returned)}"
     line = f"{short}({', '.join(texts)}){end}"
     return line if len(line) <= 100 else f"{short}(\n    " + ",\n    ".join(texts) + f",\n){end}"

@@ -36,7 +36,8 @@ def test_help_and_version_import_nothing_heavy():
     code = (
         "import sys\n"
         "from gradtap.cli.main import main\n"
-        "for arguments in ['--help'], ['--version'], ['taps', '-h'], ['gradients', '-h'], ['demo', '-h']:\n"
+        "calls = 'taps -h', 'gradients -h', 'demo -h', 'explain SideError'\n"
+        "for arguments in ['--help'], ['--version'], *map(str.split, calls):\n"
         "    sys.argv = ['gradtap', *arguments]\n"
         "    try:\n"
         "        main()\n"
@@ -110,7 +111,7 @@ def test_the_table_tells_what_the_arrays_hold(models, images, tmp_path):
     assert data["target"] == "predicted"
     assert data["written"] == [str(out), str(tmp_path / "out.png")]
     text = run("gradients", models["colour"], images, "--at", "conv1").stdout
-    for part in ("conv1", "2 × 8 × 10 × 4", f"{row['gradient_norm']:.4g}", f"{row['zeros']:.1%}", "a.jpg", "norms:"):
+    for part in ("conv1", "2 × 8 × 10 × 4", f"{row['gradient_norm']:.4g}", f"{row['zeros']:.1%}", "a.jpg", "2-norms"):
         assert part in text
     assert "wrote" not in text
 
@@ -267,6 +268,7 @@ def test_the_demo_names_the_espresso_and_draws_three_depths(tmp_path):
     folder = tmp_path / "new" / "demo"
     text = run("demo", "--output", folder).stdout
     assert "class 967 espresso  0.951" in text
+    assert "predicted: the probability of" in text
     for address in ("stem_relu", "block5_3_add", "head_relu"):
         assert address in text and (folder / f"{address}.png").exists()
     assert (folder / "layers.png").stat().st_size > 100_000

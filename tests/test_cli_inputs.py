@@ -131,6 +131,13 @@ def test_a_model_of_any_size_takes_images_as_they_are(models, images, tmp_path):
     run("gradients", models["free"], images, "--at", "pool", "--size", "12")
 
 
+def test_a_size_that_the_model_does_not_take(models, images, tmp_path):
+    arguments = ("gradients", models["colour"], images / "b.png", "--at", "conv1")
+    error = run(*arguments, "--size", "20x20", code=1).stderr
+    assert "images of 8x10 (height x width) and no other" in error and "--size 20x20" in error
+    assert "8 × 10" in run(*arguments, "--size", "8x10").stdout
+
+
 def test_inputs_that_cannot_be_read(models, images, tmp_path):
     def error(*inputs, model="colour"):
         return run("gradients", models[model], *inputs, "--at", "conv1", code=1).stderr

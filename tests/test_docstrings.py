@@ -134,3 +134,15 @@ def _raises(function):
 def test_no_example_is_skipped():
     for path in sorted(SOURCE.rglob("*.py")):
         assert not re.search(r"doctest:\s*\+SKIP", path.read_text(encoding="utf-8")), f"{path}: an example must run"
+
+
+def test_the_reference_shows_how_methods_are_called_and_no_internal_ones():
+    page = reference.render()
+    assert "`.at()`" not in page and "`.at(places" not in page
+    for line in (
+        "- `.op(name: str) -> Tap`: ",
+        "- `.taps() -> dict[str, Tap]`: ",
+        "- `.forget()`: ",
+        "- `.suffix(at: Address, inputs: Structure, *, training: bool = False) -> Callable[[TensorLike], Structure]`: ",
+    ):
+        assert line in page

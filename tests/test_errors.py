@@ -18,6 +18,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 from keras import layers
 
@@ -262,12 +263,80 @@ def test_logits_of_an_output_without_a_softmax():
     np.testing.assert_array_equal(g.only, gradients(rows(), ROWS, at="hidden").only)
 
 
-def test_examples_that_depend_on_each_other():
-    model = keras.Sequential([keras.Input((4,)), layers.BatchNormalization(name="norm"), layers.Dense(2)])
-    warning, _ = warned(lambda: gradients(model, ROWS, at="norm", training=True, batch_size=1))
-    assert warning.category is errors.BatchCouplingWarning and "1 examples at a time, not of 2" in str(warning.message)
-    silent(lambda: gradients(model, ROWS, at="norm", batch_size=1))
-    silent(lambda: gradients(model, ROWS, at="norm", training=True))
+class OverTheBatch(keras.Model):
+    """Examples that attend to each other, or are centred on their mean."""
+
+    def __init__(self, attends):
+        super().__init__()
+        self.attends, self.last = attends, layers.Dense(2)
+
+    def call(self, x, training=False):
+        if self.attends:
+            return self.last(tf.matmul(tf.nn.softmax(tf.matmul(x, x, transpose_b=True)), x))
+        return self.last(x - tf.reduce_mean(x, axis=0))
+
+
+def stack(*inner):
+    return keras.Sequential([keras.Input((4,)), *inner, layers.Dense(2, name="scores")])
+
+
+def split(model, x=ROWS):
+    return lambda: gradients(model, x, training=True, batch_size=1)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: stack(layers.BatchNormalization()),
+        lambda: stack(layers.Reshape((2, 2, 1)), layers.BatchNormalization(), layers.Flatten()),
+        lambda: OverTheBatch(False),
+        lambda: OverTheBatch(True),
+    ],
+)
+def test_examples_that_depend_on_each_other(model):
+    model = model()
+    warning, _ = warned(split(model))
+    said = "such as batch statistics, is over 1 example at a time, not over 2; batch_size=None"
+    assert warning.category is errors.BatchCouplingWarning and said in str(warning.message)
+    assert "masks" not in str(warning.message)
+    silent(lambda: gradients(model, ROWS, training=True))
+
+
+def test_no_batch_statistics_without_training():
+    model = stack(layers.BatchNormalization())
+    silent(lambda: gradients(model, ROWS, batch_size=1))
+    silent(split(stack(layers.BatchNormalization(trainable=False))))
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda: [layers.Dense(3, activation="softmax"), layers.LayerNormalization()],
+        lambda: [layers.Reshape((2, 2)), layers.MultiHeadAttention(1, 2), layers.GlobalAveragePooling1D()],
+        lambda: [layers.Reshape((2, 2)), layers.LSTM(3)],
+        lambda: [layers.Reshape((2, 1, 2)), layers.GroupNormalization(2), layers.GlobalMaxPooling2D()],
+    ],
+)
+def test_examples_that_do_not(inner):
+    x = keras.Input((4,))
+    y = x
+    for layer in inner():
+        y = layer(y, y) if isinstance(layer, layers.MultiHeadAttention) else layer(y)
+    silent(split(keras.Model(x, layers.Dense(2)(y))))
+
+
+def test_parts_of_a_batch_share_their_masks():
+    model = stack(layers.Dropout(0.5))
+    warning, _ = warned(split(model))
+    assert "random masks are drawn for 1 example at a time, the same for each part, not for 2" in str(warning.message)
+    assert "statistics" not in str(warning.message)
+    x = np.ones((6, 4), "float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", errors.BatchCouplingWarning)
+        g = gradients(model, x, training=True, batch_size=2, seed=3).only.numpy()
+    np.testing.assert_array_equal(g[:2], g[2:4])
+    warning, _ = warned(split(stack(layers.Dropout(0.5), layers.BatchNormalization())))
+    assert "statistics" in str(warning.message) and "masks" in str(warning.message)
 
 
 def test_a_warning_points_at_the_line_of_the_caller():

@@ -142,7 +142,7 @@ def test_datasets_that_give_no_batches():
     )
     refuses(InputStructureError, lambda: gradients(images(), broken), "failed to make its next batch", "ZeroDivision")
     unbatched = tf.data.Dataset.from_tensor_slices(IMAGES)
-    refuses(InputShapeError, lambda: gradients(images(), unbatched), "add the batch axis")
+    refuses(InputShapeError, lambda: gradients(images(), unbatched), "dataset.batch(32)")
 
 
 def test_a_dataset_takes_no_target_for_each_example():

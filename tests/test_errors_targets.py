@@ -273,11 +273,28 @@ def test_an_interrupt_is_passed_on():
 
 
 def test_inside_a_function_classes_are_no_values():
+    rows()  # a tf.function that makes variables is another matter
+
     @tf.function(autograph=False)  # AutoGraph would wrap the error in one of its own
     def outer(k):
         return gradients(rows(), ROWS, target=k).only
 
     refuses(TargetTypeError, lambda: outer(tf.constant([0, 1])), "without values", "tf.gather(y, k, batch_dims=1)")
+    refuses(TargetTypeError, lambda: outer(tf.constant(1)), "without values", "a callable, lambda y: y[:, k]")
+
+
+@pytest.mark.parametrize(
+    ("target", "k"),
+    [(lambda k: lambda y: y[:, k], 1), (lambda k: lambda y: tf.gather(y, k, batch_dims=1), [1, 0])],
+)
+def test_what_is_advised_inside_a_function_works(target, k):
+    expected = gradients(rows(), ROWS, target=k).only
+
+    @tf.function
+    def outer(k):
+        return gradients(rows(), ROWS, target=target(k)).only
+
+    np.testing.assert_allclose(outer(tf.constant(k)), expected, rtol=1e-6)
 
 
 # -- losses ------------------------------------------------------------------------------------------------------------
@@ -300,6 +317,7 @@ def test_inside_a_function_classes_are_no_values():
         ("mse", [0.0, 1.0], TargetTypeError, ["compares entry by entry", "the output (batch, 4)"]),
         ("sparse_categorical_crossentropy", np.eye(4)[:2], TargetTypeError, ["ints for a sparse one"]),
         ("sparse_categorical_crossentropy", [0, 9], ModelRunError, ["label value of 9", "look at the target"]),
+        (lambda y_true, y: (y_true - y) ** 2, np.zeros((2, 4), int), TargetTypeError, ["give the labels as floats"]),
         (lambda y_true, y: 1 / 0, [0, 1], TargetTypeError, ["loss(<lambda>, ...) raised ZeroDivisionError"]),
         (lambda y_true, y: tf.reduce_mean(y), [0, 1], TargetShapeError, ["`loss(<lambda>)` gives ()", "1/batch"]),
     ],

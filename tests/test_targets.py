@@ -314,6 +314,60 @@ def test_losses_of_regression(linear, x):
     )
 
 
+@pytest.mark.parametrize("shape", [(6,), (6, 1)])
+@pytest.mark.parametrize("dtype", ["int32", "float16", "float64"])
+@pytest.mark.parametrize(
+    "fn",
+    [
+        "binary_crossentropy",
+        keras.losses.binary_crossentropy,
+        keras.losses.BinaryCrossentropy(),
+        lambda true, p: (
+            -tf.reduce_mean(
+                tf.cast(true, p.dtype) * tf.math.log(p) + (1 - tf.cast(true, p.dtype)) * tf.math.log(1 - p), -1
+            )
+        ),
+    ],
+)
+def test_labels_as_keras_takes_them(x, fn, shape, dtype):
+    y = np.array([0, 1, 1, 0, 1, 0])
+    model = made("sigmoid", classes=1)
+
+    def by_hand(z):
+        p = ref.sigmoid(z)[:, 0]
+        return -(y * np.log(p) + (1 - y) * np.log(1 - p))
+
+    check(model, x, loss(fn, y.reshape(shape).astype(dtype)), by_hand)
+
+
+def test_float_labels_for_a_function_in_float32():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="h"), keras.layers.Dense(1)])
+    x = np.linspace(-1, 1, 12, dtype="float32").reshape(3, 4)
+    y = np.array([1.0, 0.5, -2.0])
+    weights = model.layers[-1].kernel.numpy()[:, 0]
+    expected = 2 * (model(x).numpy() - y[:, None]) * weights
+    for labels in (y, y[:, None]):
+        fn = loss(lambda true, p: tf.reduce_mean((true - p) ** 2, -1), labels)
+        np.testing.assert_allclose(gt.gradients(model, x, target=fn, at="h").only, expected, rtol=1e-5)
+
+
+def test_labels_of_steps_with_and_without_the_last_axis():
+    steps = keras.Sequential([keras.Input((5, 4)), keras.layers.Dense(3, name="h"), keras.layers.Dense(1)])
+    flat = keras.Sequential([*steps.layers, keras.layers.Reshape((5,))])
+    x = np.linspace(-1, 1, 40, dtype="float32").reshape(2, 5, 4)
+    y = np.linspace(0, 1, 10).reshape(2, 5)
+
+    def mean_square(true, p):
+        return tf.reduce_mean((true - p) ** 2, -1)
+
+    expected = gt.gradients(flat, x, target=loss("mse", y), at="h").only
+    for model in (steps, flat):
+        for labels in (y, y[..., None]):
+            for fn in ("mse", mean_square):
+                found = gt.gradients(model, x, target=loss(fn, labels), at="h").only
+                np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+
+
 def fourth_power(true, predicted):
     return tf.reduce_sum((true - predicted) ** 4, -1)
 

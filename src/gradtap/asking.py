@@ -6,7 +6,7 @@ Every public function of this floor is a `Question` and one call of `ask`.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -15,15 +15,17 @@ import numpy as np
 from gradtap import errors
 from gradtap.batching import is_dataset, over_dataset, run_batch
 from gradtap.graph import keras_internals as internals
+from gradtap.graph.coupling import couples_examples
 from gradtap.graph.inputs import Feeds, read_inputs
 from gradtap.graph.keeping import Trace
 from gradtap.graph.model_files import as_trace
 from gradtap.graph.randomness import seeds_for
-from gradtap.graph.resolve import Place
+from gradtap.graph.resolve import Place, is_several
 from gradtap.graph.sides import StatesNotTraced
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, program_for
 from gradtap.tap import Tap
+from gradtap.taplist import TapEntry
 from gradtap.types import Model, Structure, Tensor, TensorLike
 
 Unconnected = Literal["error", "zero"]
@@ -111,14 +113,14 @@ def ask(
     in_batches = is_dataset(inputs)
 
     def one(batch: Structure) -> tuple[Program, Parts]:
-        feeds = read_inputs(batch, trace.source.declared_inputs(), trace.source.float_dtype())
+        feeds = read_inputs(batch, trace.source.declared_inputs(), trace.source.float_dtype(), in_batches)
         try:
             program, graph, values = _prepare(trace, feeds, question, settings, in_batches, states=False)
         except StatesNotTraced:
             program, graph, values = _prepare(trace, feeds, question, settings, in_batches, states=True)
         # The program is kept for every target of its kind; messages are about this one.
         program = replace(program, target=getattr(question, "target", ""))
-        _warn_of_coupling(settings, feeds)
+        _warn_of_coupling(graph, settings, feeds)
         seeds = seeds_for(graph.draws, settings.seed)
         if asked is not None:
             asked.append(Asked(program, feeds.tensors, seeds, values, settings.batch_size))
@@ -157,10 +159,16 @@ def watched(graph: ForwardGraph, places: Sequence[Place]) -> dict[str, Tensor]:
     return inputs | {f"the activations at `{place.key}`": place.tensor for place in places}
 
 
+def addresses(at: Any) -> Any:
+    """What was given as ``at=``, such that it can be read more than once: a generator becomes a list."""
+    return list(at) if isinstance(at, Iterator) else at
+
+
 def address_key(at: Any) -> Hashable:
     """What was asked, as a key; layers weakly, so that a kept program keeps no model."""
-    if isinstance(at, (list, tuple, set, frozenset)):
+    if is_several(at):
         return tuple(map(address_key, at))
+    at = at.tap if isinstance(at, TapEntry) else at
     if isinstance(at, (str, Tap, type)):
         return at
     # Whatever else is given is no address; resolving it says so.
@@ -179,12 +187,19 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
         )
 
 
-def _warn_of_coupling(settings: Settings, feeds: Feeds) -> None:
+def _warn_of_coupling(graph: ForwardGraph, settings: Settings, feeds: Feeds) -> None:
     batch, size = feeds.batch_size, settings.batch_size
-    if settings.training and size is not None and batch is not None and batch > size:
+    if not settings.training or size is None or batch is None or batch <= size:
+        return
+    several = f"{size} example{'s' * (size > 1)} at a time"
+    found = []
+    if program_for(graph, "couples examples", lambda: [couples_examples(graph)])[0]:
+        found.append(f"what is computed over the batch, such as batch statistics, is over {several}, not over {batch}")
+    if graph.draws:
+        found.append(f"random masks are drawn for {several}, the same for each part, not for {batch}")
+    if found:
         errors.warn(
             errors.BatchCouplingWarning(
-                f"with training=True the batch statistics are those of {size} examples at a time, not of {batch}; "
-                "batch_size=None takes them of all."
+                f"with training=True {', and '.join(found)}; batch_size=None runs all of them together."
             )
         )

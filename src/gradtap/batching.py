@@ -21,6 +21,9 @@ _UNWATCHED_BYTES = 64 << 20
 _IN_FLIGHT_BYTES = 256 << 20
 
 
+_LOOK_AT_TARGET = "look at the target: it is computed from the outputs and the labels, and they do not fit together"
+
+
 def rows_in_flight(bytes_per_example: int) -> int:
     """How many examples to run at once where the caller does not say.
 
@@ -72,8 +75,14 @@ def run_batch(
     def rows(tensors: Sequence[TensorLike], start: int) -> list[TensorLike]:
         return [_rows(tensor, start, start + batch_size, batch) for tensor in tensors]
 
-    starts = range(0, batch, batch_size)
-    return join([run_once(program, [*rows(inputs, s), *seeds, *rows(values, s)]) for s in starts])
+    try:
+        starts = range(0, batch, batch_size)
+        return join([run_once(program, [*rows(inputs, s), *seeds, *rows(values, s)]) for s in starts])
+    except errors.GradtapError as error:
+        if isinstance(error, errors.TargetShapeError) or _LOOK_AT_TARGET in error.do:
+            whole = f"the target is given {batch_size} of the {batch} examples at a time"
+            error.do.append(f"batch_size=None where it holds something for each of them: {whole}")
+        raise
 
 
 def run_once(program: Program, feeds: Sequence[TensorLike]) -> dict[str, list[Tensor]]:
@@ -268,7 +277,7 @@ def _run_error(error: Any, feeds: Iterable[Any]) -> errors.GradtapError:
         rows = int(outside[1])
         do = f"the ids are outside of the embedding: it has {rows} rows, so pass ids from 0 to {rows - 1}"
     elif node is not None and node[1].startswith("gradtap/"):
-        do = "look at the target: it is computed from the outputs and the labels, and they do not fit together"
+        do = _LOOK_AT_TARGET
     else:
         do = "call the model itself on these inputs: it should fail in the same way"
     return errors.ModelRunError("TensorFlow failed while the model ran on these inputs.", facts, do)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from gradtap import errors
-from gradtap.asking import Settings, Unconnected, address_key, ask, watched
+from gradtap.asking import Settings, Unconnected, address_key, addresses, ask, watched
 from gradtap.graph import explain, surgery, walking
 from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place, resolve
@@ -48,7 +48,7 @@ def gradients(
       target: What is differentiated: a class, a list with one class for each example, ``"predicted"``, a callable
         ``outputs -> (batch,)``, or a value of `gradtap.targets`. May be left out for one number per example.
       at: Where: an address (``"conv1"``, ``"backbone/conv1:input"``, ``"shared[0]"``, ``":input"``, ``"**/conv*"``), a
-        `Tap`, a layer, a layer class, or a list of these.
+        `Tap`, an entry of `gradtap.taps`, a layer, a layer class, or a list of these.
       unconnected: What to do where the target does not depend on a tap: ``"error"``, or ``"zero"`` for zeros.
         Patterns and classes skip such places in either case, and say so in ``.skipped``.
       batch_size: Most examples in flight at once; None for all.
@@ -145,7 +145,7 @@ class _Reading:
     """Activations at addresses."""
 
     def __init__(self, at: Any) -> None:
-        self.at = at
+        self.at = addresses(at)
 
     def key(self, graph: ForwardGraph) -> Hashable:
         return address_key(self.at)
@@ -174,7 +174,7 @@ class OfTarget:
 
     def __init__(self, target: Target, at: Any, rules: NamedRules | None = None) -> None:
         self.target = target
-        self.at = at
+        self.at = addresses(at)
         self.rules = rules
 
     def key(self, graph: ForwardGraph) -> Hashable:
@@ -233,7 +233,14 @@ def _mistakes(graph: ForwardGraph, at: Any) -> list[errors.GradtapError]:
 
 
 def slopes_at(
-    graph: ForwardGraph, places: Sequence[Place], score: Tensor, target: str, unconnected: str, *, order: int = 1
+    graph: ForwardGraph,
+    places: Sequence[Place],
+    score: Tensor,
+    target: str,
+    unconnected: str,
+    keyword: str = "target",
+    *,
+    order: int = 1,
 ) -> tuple[list[Place], list[Tensor], dict[str, str]]:
     """Add the backward graph of a score, for all places at once, and account for every place.
 
@@ -243,6 +250,7 @@ def slopes_at(
       score: What is differentiated; the gradient is that of its sum.
       target: What it is called in messages.
       unconnected: ``"error"``, or ``"zero"`` for zeros where there is no gradient.
+      keyword: Which keyword it was given under, for messages.
       order: 2 lets a mean inside of a variance count; see `gradtap.graph.moments`.
 
     Returns:
@@ -271,7 +279,7 @@ def slopes_at(
         else:
             missing.append(place)
     missing = missing or ([] if kept else left_out[:1])
-    errors.raise_all([_reason(graph, place, score, target) for place in missing])
+    errors.raise_all([_reason(graph, place, score, target, keyword) for place in missing])
     needed = walking.ancestors([score]) if left_out else set()
     skipped = {p.key: explain.in_short(p.tensor, needed) for p in left_out}
     return kept, slopes, skipped
@@ -304,8 +312,8 @@ def _lacks_rule(score: Tensor, tensor: Tensor) -> bool:
     return False
 
 
-def _reason(graph: ForwardGraph, place: Place, score: Tensor, target: str) -> errors.GradtapError:
+def _reason(graph: ForwardGraph, place: Place, score: Tensor, target: str, keyword: str) -> errors.GradtapError:
     """Why a place has no gradient."""
     if not surgery.is_float(place.tensor):
         return explain.integer(graph, place.key, place.tensor, place.layer)
-    return explain.unconnected(graph, place.key, place.variable, place.layer, score, target)
+    return explain.unconnected(graph, place.key, place.variable, place.layer, score, target, keyword)

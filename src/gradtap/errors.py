@@ -116,7 +116,7 @@ class MissingResultError(GradtapError, KeyError):
 
 
 class UnconnectedTapError(GradtapError, ValueError):
-    """The target does not depend on the tap: the layer is on another branch."""
+    """The target does not depend on the tap: it is on another branch, comes after the target, or is not used."""
 
 
 class TapNotRunError(UnconnectedTapError):
@@ -268,7 +268,7 @@ class NoLogitsWarning(GradtapWarning):
 
 
 class BatchCouplingWarning(GradtapWarning):
-    """The examples of a batch depend on each other, so the result depends on how the batch is split."""
+    """The examples of a batch share statistics or random draws, so the result depends on how the batch is split."""
 
 
 # -- raising and warning -----------------------------------------------------------------------------------------------

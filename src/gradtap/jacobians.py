@@ -88,7 +88,7 @@ class _Jacobian(BetweenTaps):
             cotangents = placeholder_like(of.tensor)
             score = tf.reduce_sum(of.tensor * cotangents)
             size = tf.shape(of.tensor)
-        kept, slopes, _ = slopes_at(graph, places, score, f"`{of.key}`", settings.unconnected)
+        kept, slopes, _ = slopes_at(graph, places, score, f"`{of.key}`", settings.unconnected, "of")
         vectorised = None if _has_loop(of, kept) else _vectorised(of, kept, cotangents)
         watch = watched(graph, kept) if settings.checks else None
         feeds = [*graph.all_feeds, cotangents]

@@ -83,7 +83,8 @@ class _Patch:
 
     def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         found = self._places(graph)
-        return [like(r, p.tensor, batch, f"values for `{p.key}`") for p, r in found if not callable(r)]
+        instead = ["a function of the activations, such as lambda a: 0.0 * a"]
+        return [like(r, p.tensor, batch, f"values for `{p.key}`", instead) for p, r in found if not callable(r)]
 
     def _places(self, graph: ForwardGraph) -> list[tuple[Place, Replacement]]:
         """The replaced places, in forward order."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from gradtap.asking import Settings, Unconnected, address_key, ask, watched
+from gradtap.asking import Settings, Unconnected, address_key, addresses, ask, watched
 from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery
 from gradtap.graph.arrays import like
@@ -124,7 +124,7 @@ class BetweenTaps:
     """What all three share: where to differentiate, and what."""
 
     def __init__(self, at: Any, of: Any) -> None:
-        self.at = at
+        self.at = addresses(at)
         self.of = of
 
     def key(self, graph: ForwardGraph) -> Hashable:
@@ -152,7 +152,7 @@ class _Vjp(BetweenTaps):
         with surgery.inside(graph.graph):
             fed = placeholder_like(of.tensor)
             score = tf.reduce_sum(of.tensor * fed)
-        kept, products, _ = slopes_at(graph, places, score, f"`{of.key}`", settings.unconnected)
+        kept, products, _ = slopes_at(graph, places, score, f"`{of.key}`", settings.unconnected, "of")
         watch = watched(graph, kept) if settings.checks else None
         parts = {"products": products}
         return assemble(graph, [*graph.all_feeds, fed], parts, kept, watch=watch, jit_compile=trace.jit_compile)
@@ -171,7 +171,7 @@ class _Jvp(BetweenTaps):
         with surgery.inside(graph.graph):
             fed = [placeholder_like(place.tensor) for place in places]
         cotangents, score = _free_cotangents(graph, [of])
-        kept, slopes, _ = slopes_at(graph, places, score, f"`{of.key}`", settings.unconnected)
+        kept, slopes, _ = slopes_at(graph, places, score, f"`{of.key}`", settings.unconnected, "of")
         tangents = [fed[places.index(place)] for place in kept]
         products = _forward(graph, slopes, tangents, cotangents)
         watch = watched(graph, kept) if settings.checks else None

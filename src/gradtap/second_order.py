@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from gradtap import errors
-from gradtap.asking import Settings, Unconnected, address_key, ask, watched
+from gradtap.asking import Settings, Unconnected, address_key, addresses, ask, watched
 from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery
 from gradtap.graph.keeping import Trace
@@ -82,7 +82,7 @@ def hvp(
 class _Hvp:
     def __init__(self, target: Target, at: Any, vectors: Any) -> None:
         self.target = target
-        self.at = at
+        self.at = addresses(at)
         self.vectors = vectors
 
     def key(self, graph: ForwardGraph) -> Hashable:

@@ -115,10 +115,12 @@ class Tap:
 def _parse(address: str) -> Tap:
     match = _ADDRESS.fullmatch(address)
     if match is None or not address:
+        early = re.fullmatch(r"([^\[\]:]+)(\[(?:\d+|\*)\])(/[^\[\]:]+)(:[^\[\]:]+)?", address)
+        last = [f"the call goes last: `{early[1]}{early[3]}{early[2]}{early[4] or ''}`"] if early else []
         raise AddressSyntaxError(
             f"`{address}` is not an address.",
             [("form", 'PATH ["[" CALL "]"] [":" SIDE]'), ("such as", "`conv1`, `backbone/conv1:input`, `shared[1]`")],
-            "gt.taps(model) lists every address; Tap.op(name) taps an op by its name",
+            [*last, "gt.taps(model) lists every address; Tap.op(name) taps an op by its name"],
         )
     path, call, side = match["path"], match["call"], match["side"] or "output"
     if not path and not match["side"]:

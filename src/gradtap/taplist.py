@@ -72,15 +72,23 @@ class TapList(Sequence[TapEntry]):
 
         root = Tree(Text(self.model, style="bold"))
         branches: dict[str, Any] = {"": root}
+        several: set[str] = set()
         for entry in self._entries:
             path = entry.tap.path
             if not path:
                 root.add(_rich_row(entry.address, entry))
                 continue
-            parent = next((p for p in _parents(path) if p in branches), "")
+            parent = next((p for p in _parents(path) if p in branches or p in several), "")
+            if parent in several and parent not in branches:
+                # What runs in one of the calls of a layer has calls of its own; its path is that of the layer.
+                outer = next((p for p in _parents(parent) if p in branches), "")
+                branches[parent] = branches[outer].add(Text(parent[len(outer) :].lstrip("/"), style="bold"))
             name = path[len(parent) :].lstrip("/") + entry.address[len(path) :]
             branch = branches[parent].add(_rich_row(name, entry))
-            branches.setdefault(path, branch)
+            if entry.tap.call is None:
+                branches.setdefault(path, branch)
+            else:
+                several.add(path)
         return root
 
     def __str__(self) -> str:

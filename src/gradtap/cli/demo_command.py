@@ -59,6 +59,9 @@ def _show(output: Path, file: Path, photograph: Any, at: Sequence[str], names: S
     from gradtap.demo.photographs import network_crop, network_input
 
     check_writable(output / "layers.png", [file])
+    from gradtap.cli.quiet import start_tensorflow
+
+    start_tensorflow()
     import numpy as np
 
     import gradtap as gt
@@ -79,4 +82,10 @@ def _show(output: Path, file: Path, photograph: Any, at: Sequence[str], names: S
         write_figure(output / "layers.png", figure)
         written.insert(0, output / "layers.png")
     described = f"EfficientNet-Lite0, {model.count_params():,} parameters, trained on ImageNet-1k"
-    print_result(described, result, [str(path) for path in written], names)
+    print_result(
+        described,
+        result,
+        [str(path) for path in written],
+        names,
+        scored="the probability of each image's likeliest class",
+    )

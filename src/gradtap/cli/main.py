@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gradtap.cli.demo_command import demo
+from gradtap.cli.explain_command import explain
 from gradtap.cli.gradients_command import gradients
 from gradtap.cli.outcome import ReportingGroup
 from gradtap.cli.taps_command import taps
@@ -22,6 +23,7 @@ def cli() -> None:
 cli.add_command(taps)
 cli.add_command(gradients)
 cli.add_command(demo)
+cli.add_command(explain)
 
 
 def main() -> None:

@@ -18,7 +18,9 @@ def load_model(path: str, *, safe_mode: bool = True) -> Any:
       What is accepted wherever a model is.
     """
     import gradtap as gt
+    from gradtap.cli.quiet import start_tensorflow
 
+    start_tensorflow()
     return gt.trace(path, safe_mode=safe_mode)
 
 

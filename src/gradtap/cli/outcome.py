@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from gradtap.errors import GradtapError, UnsafeModelFileError
+from gradtap.cli.wording import for_a_shell, sentence_for_a_shell
+from gradtap.errors import GradtapError
 
 USER_ERROR = 1
 INTERRUPTED = 130
@@ -35,9 +36,7 @@ class ReportingGroup(click.Group):
             with _plain_warnings():
                 return super().invoke(ctx)
         except GradtapError as error:
-            if isinstance(error, UnsafeModelFileError):
-                error.do.insert(0, "--unsafe, if you trust where it comes from")
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {for_a_shell(error)}", err=True)
             ctx.exit(USER_ERROR)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -56,4 +55,4 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def _print_warning(message: Warning | str, *_category_and_place: Any) -> None:
-    click.echo(f"warning: {' '.join(str(message).split())}", err=True)
+    click.echo(f"warning: {sentence_for_a_shell(' '.join(str(message).split()))}", err=True)

@@ -118,6 +118,7 @@ def _read_images(files: Sequence[Path], declared: Declared, preprocessing: str |
             "--preprocess none",
         )
     if size is not None:
+        _check_size(size, layout)
         layout = layout._replace(height=layout.height or size.height, width=layout.width or size.width)
     pixels, pictures = zip(*(pixels_for(open_image(file), layout) for file in files), strict=True)
     sizes = {picture.shape[:2]: file for picture, file in zip(pictures, files, strict=True)}
@@ -132,6 +133,17 @@ def _read_images(files: Sequence[Path], declared: Declared, preprocessing: str |
     values = preprocess(np.stack(pixels), preprocessing)
     what = f"{len(files)} image{'s' * (len(files) > 1)}, {height} × {width}, preprocessing `{preprocessing}`"
     return Inputs(values, _distinct_names(files), list(pictures), what)
+
+
+def _check_size(size: Size, layout: Layout) -> None:
+    """A model of a fixed size gets that size; another one that was asked for would be forgotten without a word."""
+    if (layout.height or size.height, layout.width or size.width) != size:
+        takes = f"{layout.height or 'any'}x{layout.width or 'any'}"
+        raise InputFileError(
+            f"the model takes images of {takes} (height x width) and no other size.",
+            [("asked", f"--size {size.height}x{size.width}")],
+            "leave --size out: images are resized to what the model takes",
+        )
 
 
 def _takes_whole_numbers(declared: Declared) -> bool:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 STRONGEST = 3
 EXPLANATION = (
-    "norms: 2-norm of each example, mean over the examples. zeros: share of gradient entries that are exactly 0. "
-    "channels: index on the last axis, the strongest first by |sum over positions of activation x gradient|, "
-    "mean over the examples."
+    "|activation| and |gradient| are 2-norms, averaged over the examples.\n"
+    "zeros is the share of the gradient's entries that are exactly 0.\n"
+    "channels are the three with the largest |sum over positions of activation × gradient|, the strongest first."
 )
 
 

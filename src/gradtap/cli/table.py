@@ -26,7 +26,9 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
 
 
-def print_result(model: str, result: Result, written: Sequence[str], class_names: Sequence[str] | None = None) -> None:
+def print_result(
+    model: str, result: Result, written: Sequence[str], class_names: Sequence[str] | None = None, scored: str = ""
+) -> None:
     """Print what was computed: the model and its inputs, the scores, one row for each tap, and the files.
 
     Args:
@@ -34,6 +36,7 @@ def print_result(model: str, result: Result, written: Sequence[str], class_names
       result: What was computed.
       written: The files that hold it.
       class_names: Names of the classes.
+      scored: What the differentiated score is, where that is known.
     """
     console = make_console()
     lines = result.lines(class_names)
@@ -41,7 +44,7 @@ def print_result(model: str, result: Result, written: Sequence[str], class_names
     facts = {
         "model": model,
         "inputs": result.inputs.description,
-        "target": result.target,
+        "target": f"{result.target}: {scored}" if scored else result.target,
         "scores": "\n".join(lines[:EXAMPLES_SHOWN] + more),
     }
     _print_facts(console, facts)

@@ -60,14 +60,31 @@ def in_short(tensor: Tensor, needed: set[Operation]) -> str:
 
 
 def unconnected(
-    graph: ForwardGraph, address: str, tensor: Tensor, layer: TracedLayer | None, score: Tensor, target: str
+    graph: ForwardGraph,
+    address: str,
+    tensor: Tensor,
+    layer: TracedLayer | None,
+    score: Tensor,
+    target: str,
+    keyword: str = "target",
 ) -> errors.UnconnectedTapError:
-    """The score has no gradient at the tap: on another branch, or cut on the way."""
+    """The score has no gradient at the tap: on another branch, or cut on the way.
+
+    Args:
+      graph: The forward graph that holds the score.
+      address: The tap, as it was asked for.
+      tensor: The tap's tensor.
+      layer: The tap's layer.
+      score: What is differentiated.
+      target: What it is called in messages.
+      keyword: Which keyword it was given under.
+    """
     side = address.partition(":")[2].partition(".")[0] or "output"
     described = f"`{address}`{_of(layer, tensor, side)}"
-    needed = walking.ancestors([score])
-    if tensor.op not in needed:
-        return _other_branch(graph, described, tensor, score, target)
+    needed, followed = walking.ancestors([score]), _followed(score)
+    comes_after = tensor.op in walking.descendants(_read_by_score(followed))
+    if tensor.op not in needed or (tensor.op not in followed and comes_after):
+        return _other_branch(graph, described, tensor, followed, (keyword, target), comes_after)
     try:
         cuts = _cuts(tensor, score, needed & walking.descendants([tensor]))
         do = ["tap a layer after it", _ZERO]
@@ -84,50 +101,89 @@ def unconnected(
     if any("PyFunc" in op.type for op in cuts):
         do.insert(0, "write the Python code with TensorFlow or keras.ops; tf.py_function passes gradients on, too")
     return errors.NonDifferentiableError(
-        f"the target depends on {described}, but the gradient stops on the way: {named}.",
-        [("target", target), ("cut at", "\n".join(f"{op.type} `{op.name}`" for op in cuts))],
+        f"{_subject(keyword, target)} depends on {described}, but the gradient stops on the way: {named}.",
+        [(keyword, target), ("cut at", "\n".join(f"{op.type} `{op.name}`" for op in cuts))],
         do,
     )
 
 
 def _other_branch(
-    graph: ForwardGraph, described: str, tensor: Tensor, score: Tensor, target: str
+    graph: ForwardGraph,
+    described: str,
+    tensor: Tensor,
+    followed: set[Operation],
+    asked: tuple[str, str],
+    comes_after: bool,
 ) -> errors.UnconnectedTapError:
     feeds = [
         name
         for name, output in zip(graph.output_names, graph.outputs, strict=True)
         if tensor.op in walking.ancestors([output])
     ]
+    keyword, target = asked
     do = [_ZERO]
+    several = len(graph.outputs) > 1
+    fed = f"output {', '.join(f'`{n}`' for n in feeds)}" if several else "the output"
     if not feeds:
         where = "is not on it: nothing that is returned uses it"
-    elif len(graph.outputs) > 1:
-        where = f"is not on it: it feeds output {', '.join(f'`{n}`' for n in feeds)} only"
-        do.insert(0, f'target=gt.targets.class_score(k, output="{feeds[0]}")')
-    elif walking.ancestors([score]).isdisjoint(feed.op for feed in graph.feeds):
+    elif comes_after:
+        where = f"comes after what is differentiated, on the way to {fed}"
+        leave = ", or leave out logits=True" if "logits=True" in target else ""
+        do.insert(0, f"tap an earlier layer or a `:preactivation`{leave}")
+    elif several:
+        where = f"is not on it: it feeds {fed} only"
+        by_class = f'target=gt.targets.class_score(k, output="{feeds[0]}")'
+        do.insert(0, by_class if keyword == "target" else f'{keyword}=":output.{feeds[0]}"')
+    elif followed.isdisjoint({feed.op for feed in graph.feeds}):
         where = "is not on it: the target uses nothing that the model computes from its inputs"
         do.insert(0, "a target is computed from the outputs that it is given")
     else:
-        where = "comes after what is differentiated, on the way to the output"
-        leave = ", or leave out logits=True" if "logits=True" in target else ""
-        do.insert(0, f"tap an earlier layer or a `:preactivation`{leave}")
+        where = "is not on it: it goes to the output by another way"
+        do.insert(0, "tap a layer on its path")
     return errors.UnconnectedTapError(
-        f"the target does not depend on {described}.",
-        [("target", target), ("its path", _path(graph, score)), ("the tap", where)],
+        f"{_subject(keyword, target)} does not depend on {described}.",
+        [(keyword, target), ("its path", _path(graph, followed)), ("the tap", where)],
         do,
     )
 
 
-def _path(graph: ForwardGraph, score: Tensor) -> str:
-    """The outermost layers that the score depends on, in the order they ran."""
-    needed = walking.ancestors([score])
+def _subject(keyword: str, target: str) -> str:
+    return "the target" if keyword == "target" else target
+
+
+def _followed(score: Tensor) -> set[Operation]:
+    """The ops that a score depends on otherwise than by the choice of a class, which nothing flows through."""
+    chosen = [o for op in walking.ancestors([score]) if op.type == "ArgMax" and _is_of_score(op) for o in op.outputs]
+    return walking.ancestors([score], up_to=chosen)
+
+
+def _read_by_score(followed: set[Operation]) -> list[Tensor]:
+    """The tensors of the forward pass that a score is computed from."""
+    return [i for op in followed if _is_of_score(op) for i in op.inputs if not _is_of_score(i.op)]
+
+
+def _is_of_score(op: Operation) -> bool:
+    """Whether an op was added for a target, and is no copy of a tensor of the forward pass."""
+    return str(op.name).startswith("gradtap/") and not str(op.name).startswith("gradtap/own_")
+
+
+def _path(graph: ForwardGraph, followed: set[Operation]) -> str:
+    """The outermost layers that a score depends on, in the order they ran."""
     position = {op: i for i, op in enumerate(graph.graph.get_operations())}
-    steps = []
+    kinds = {layer.path: layer.kind for layer in graph.layers}
+    steps: dict[str, tuple[int, str]] = {}
     for path, calls in graph.calls.items():
-        outputs = [position[o.op] for call in calls for o in call.outputs if o.op in needed]
-        if path and "/" not in path and outputs:
-            steps.append((min(outputs), path))
-    names = [path for _, path in sorted(steps)]
+        inner_input = "/" in path and kinds.get(path) == "InputLayer"
+        outputs = [position[o.op] for call in calls for o in call.outputs if o.op in followed]
+        inside = [c.preactivation.op for c in calls if c.preactivation is not None]
+        before = [position[op] for op in inside if op in followed]
+        if path and not inner_input and (outputs or before):
+            steps[path] = (min(outputs), path) if outputs else (min(before), f"{path}:preactivation")
+    names = [
+        name
+        for path, (_, name) in sorted(steps.items(), key=lambda step: step[1])
+        if not any(outer in steps for outer in _parents(path))
+    ]
     if len(names) > 7:
         names = [*names[:3], "...", *names[-3:]]
     return " -> ".join(names) or "no layer at all"

@@ -42,13 +42,16 @@ class Feeds:
         return Feeds([t[start:stop] if t.shape.rank else t for t in self.tensors], self.structure, self.names)
 
 
-def read_inputs(inputs: Structure, declared: DeclaredInputs | None, float_dtype: str | None) -> Feeds:
+def read_inputs(
+    inputs: Structure, declared: DeclaredInputs | None, float_dtype: str | None, of_dataset: bool = False
+) -> Feeds:
     """Check inputs against what the model says it takes and convert them.
 
     Args:
       inputs: One array or tensor ``(batch, ...)``, or a list, tuple or dict of them, as the model is called.
       declared: What the model declares; None where it declares nothing.
       float_dtype: The type that floats are converted to where nothing is declared; None leaves them.
+      of_dataset: Whether they are an element of a dataset.
 
     Returns:
       The feeds. Inputs of a declared type are converted to it, so integer images become float images here.
@@ -70,8 +73,8 @@ def read_inputs(inputs: Structure, declared: DeclaredInputs | None, float_dtype:
             wrong.append(error)
     errors.raise_all(wrong)
     if declared:
-        wrong = [e for e in map(_shape_error, tensors, names, declared.shapes) if e]
-        errors.raise_all(wrong)
+        found = (_shape_error(*each, of_dataset) for each in zip(tensors, names, declared.shapes, strict=True))
+        errors.raise_all([error for error in found if error])
     _check_batch(tensors, names)
     return Feeds(tensors, structure, names)
 
@@ -282,13 +285,16 @@ def _cast(tensor: Tensor, name: str, dtype: str | None, float_dtype: str | None)
     return made
 
 
-def _shape_error(tensor: Tensor, name: str, shape: tuple[int | None, ...]) -> errors.InputShapeError | None:
+def _shape_error(
+    tensor: Tensor, name: str, shape: tuple[int | None, ...], of_dataset: bool
+) -> errors.InputShapeError | None:
     given = tuple(tensor.shape) if tensor.shape.rank is not None else None  # said by `_check_batch`
     if given is None or _fits(given, shape):
         return None
-    return errors.InputShapeError(
-        f"input `{name}` has shape {_text(given)}, the model takes {_text(shape)}.", [], _reshape(given, shape)
-    )
+    do = _reshape(given, shape)
+    if of_dataset and do.startswith("add the batch axis"):
+        do = "make batches of the dataset's examples: dataset.batch(32)"
+    return errors.InputShapeError(f"input `{name}` has shape {_text(given)}, the model takes {_text(shape)}.", [], do)
 
 
 def _reshape(given: tuple[int | None, ...], shape: tuple[int | None, ...]) -> str:

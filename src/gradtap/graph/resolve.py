@@ -13,7 +13,8 @@ from gradtap.graph import keras_internals as internals
 from gradtap.graph.capture import LayerCall
 from gradtap.graph.recurrent import LoopState
 from gradtap.graph.tracing import ForwardGraph, TracedLayer
-from gradtap.tap import SIDES, Tap, path_matches
+from gradtap.graph.unresolved import fits, no_match, some, spellings, unknown_layer
+from gradtap.tap import SIDES, Tap
 from gradtap.types import Address, Layer, Operation, Tensor
 
 
@@ -55,12 +56,12 @@ def resolve(graph: ForwardGraph, at: Address | Sequence[Address]) -> list[Place]
 
     Args:
       graph: A traced forward pass.
-      at: An address, a `Tap`, a layer, a layer class, or a list of these.
+      at: An address, a `Tap`, an entry of the list of taps, a layer, a layer class, or a list of these.
 
     Raises:
       GradtapError: One of the classes of unknown, ambiguous and misspelt addresses; several mistakes at once.
     """
-    asked = list(at) if isinstance(at, (list, tuple, set, frozenset)) else [at]
+    asked = list(at) if is_several(at) else [at]
     if not asked:
         raise errors.ArgumentError("`at` is empty.", [], "name at least one address; gt.taps(model) lists them")
     finder = _Finder(graph)
@@ -78,6 +79,13 @@ def resolve(graph: ForwardGraph, at: Address | Sequence[Address]) -> list[Place]
     return sorted(places.values(), key=lambda place: _position(place.tensor.op, order))
 
 
+def is_several(at: Any) -> bool:
+    """Whether something is a list of addresses; the list that `gradtap.taps` gives is one."""
+    return isinstance(at, (set, frozenset)) or (
+        isinstance(at, Sequence) and not isinstance(at, (str, bytes, bytearray))
+    )
+
+
 class _Finder:
     def __init__(self, graph: ForwardGraph) -> None:
         self.graph = graph
@@ -87,6 +95,8 @@ class _Finder:
             return self._by_tap(Tap.parse(asked), asked)
         if isinstance(asked, Tap):
             return self._by_tap(_checked(asked), str(asked))
+        if isinstance(getattr(asked, "tap", None), Tap):  # an entry of the list of taps
+            return self.find(asked.tap)
         if inspect.isclass(asked):
             return self._by_class(asked)
         if internals.is_callable_node(asked):
@@ -108,9 +118,9 @@ class _Finder:
         if tap.path and not any(t.path for t in self.graph.layers):
             return self._in_graph_without_layers(tap, written)
         if tap.is_pattern:
-            layers = [t for t in self.graph.layers if t.path and _fits(tap.path, t)]
+            layers = [t for t in self.graph.layers if t.path and fits(tap.path, t)]
             return self._all_of(layers, tap, f"`{written}`")
-        layer = self._layer(tap.path, written)
+        layer = self._layer(tap, written)
         if tap.path == "" and tap.face in ("input", "output"):
             self._call_indices(tap, layer, 1, written)
             return self._pick(self._root_tensors(tap), tap, written, layer)
@@ -165,36 +175,18 @@ class _Finder:
                     continue
                 places.update({p.key: replace(_of_call(p, call), by_pattern=True) for p in several})
         if not places:
-            raise self._no_match(what, fitting)
+            raise no_match(self.graph, tap, what, fitting)
         return list(places.values())
 
-    def _no_match(self, what: str, fitting: list[TracedLayer]) -> errors.NoMatchError:
-        layers = [layer for layer in self.graph.layers if layer.path]
-        do = ["gt.taps(model) lists every address, with the class of each layer"]
-        if not fitting:
-            facts = [("layers", _some([t.path for t in layers])), ("classes", _some([t.kind for t in layers]))]
-            do.insert(0, "`*` stays within one name; `**/name` looks at every depth")
-            return errors.NoMatchError(f"{what} matches no layer of the model.", facts, do)
-        fits = ("it fits", _some([layer.path for layer in fitting]))
-        if any(layer.path in self.graph.calls for layer in fitting):
-            return errors.NoMatchError(f"no layer that {what} matches has that side or that call.", [fits], do)
-        ran = f"training={self.graph.training}"
-        return errors.NoMatchError(f"no layer that {what} matches ran in this forward pass ({ran}).", [fits], do)
-
-    def _layer(self, path: str, written: str) -> TracedLayer:
-        exact = [t for t in self.graph.layers if path in _spellings(t)]
-        tails = exact or [t for t in self.graph.layers if path and any(s.endswith("/" + path) for s in _spellings(t))]
+    def _layer(self, tap: Tap, written: str) -> TracedLayer:
+        path = tap.path
+        exact = [t for t in self.graph.layers if path in spellings(t)]
+        tails = exact or [t for t in self.graph.layers if path and any(s.endswith("/" + path) for s in spellings(t))]
         found = {self._primary(t).path: self._primary(t) for t in tails}
         if path == "" and not found:
             return TracedLayer(None, (), "", 0, ())
         if not found:
-            known = [s for t in self.graph.layers if t.path for s in _spellings(t)]
-            close = errors.nearest(path, known)
-            raise errors.UnknownTapError(
-                f"no layer `{path}`" + (f" (asked as `{written}`)" if written != path else "") + " in the model.",
-                [("nearest", close)] if close else [("layers", _some(known) or "none that can be named")],
-                "gt.taps(model) lists every address",
-            )
+            raise unknown_layer(self.graph.layers, tap, written)
         if len(found) > 1:
             canonical = [t for t in found.values() if t.path == path]
             if len(canonical) == 1:
@@ -218,7 +210,7 @@ class _Finder:
                 return traced.path
         raise errors.UnknownTapError(
             f"the layer `{getattr(layer, 'name', layer)}` ({type(layer).__name__}) is not part of the model.",
-            [("layers", _some([t.path for t in self.graph.layers if t.path]))],
+            [("layers", some([t.path for t in self.graph.layers if t.path]))],
             "a copy of a layer is another layer; give its name to mean the model's own",
         )
 
@@ -248,7 +240,7 @@ class _Finder:
             inner = [p for p in self.graph.calls if p.startswith(f"{layer.path}/") and self._has(p, tap.face)]
             raise errors.SideError(
                 f"{_called(layer)} has no `{tap.face}` (asked as `{written}`).",
-                [("it has", has), *([("inside of it", _some([f"{p}:{tap.face}" for p in inner]))] if inner else [])],
+                [("it has", has), *([("inside of it", some([f"{p}:{tap.face}" for p in inner]))] if inner else [])],
                 "gt.taps(model) lists every address",
             )
         return found
@@ -340,19 +332,3 @@ def _position(op: Operation, order: Mapping[Operation, float]) -> float:
 def _of_call(place: Place, call: LayerCall) -> Place:
     state = sides.state_of(call, place.tensor)
     return place if state is None else replace(place, state=state)
-
-
-def _spellings(layer: TracedLayer) -> list[str]:
-    from itertools import product
-
-    return ["/".join(choice) for choice in product(*layer.steps)]
-
-
-def _fits(pattern: str, layer: TracedLayer) -> bool:
-    return any(path_matches(pattern, spelling) for spelling in _spellings(layer))
-
-
-def _some(names: Sequence[str], limit: int = 8) -> str:
-    shown = ", ".join(f"`{name}`" for name in list(dict.fromkeys(names))[:limit])
-    more = len(dict.fromkeys(names)) - limit
-    return shown + (f" and {more} more" if more > 0 else "")

@@ -64,10 +64,9 @@ def _as_numpy(k: Any) -> Any:
     try:
         return np.asarray(k.numpy() if callable(getattr(k, "numpy", None)) else k)
     except Exception as error:
-        do = [
-            "inside a tf.function: a callable, lambda y: tf.gather(y, k, batch_dims=1)",
-            "give an int, or a list of ints",
-        ]
+        rank = getattr(getattr(k, "shape", None), "rank", None)
+        pick = "lambda y: y[:, k]" if rank == 0 else "lambda y: tf.gather(y, k, batch_dims=1)"
+        do = [f"inside a tf.function: a callable, {pick}", "give an int, or a list of ints"]
         raise errors.TargetTypeError(
             f"{errors.kind_of(k)} without values is not a target.",
             [("received", errors.received(k)), ("it said", f"{type(error).__name__}: {error}"[:200])],
@@ -80,7 +79,8 @@ def loss(fn: Any, y_true: Structure, output: int | str | None = None) -> Target:
 
     Args:
       fn: A Keras loss by name (``"mse"``), as a function, or as an object, whatever its ``reduction``.
-      y_true: The labels ``(batch, ...)``.
+      y_true: The labels ``(batch, ...)``. As in Keras, floats get the type of the output (float32 where that is half
+        precision), and for an output ``(batch, 1)`` labels ``(batch,)`` get its last axis.
       output: Name or position of the output, for a model with several.
 
     Returns:

@@ -122,7 +122,10 @@ class Loss:
             raise errors.TargetTypeError(
                 f"loss({self.name}, ...) raised {type(error).__name__} on the output {shape_text(output)}.",
                 [("labels", f"{tuple(self.labels.shape)} {self.labels.dtype.name}"), ("it said", str(error)[:400])],
-                "the labels must fit the loss: ints for a sparse one, one-hot rows or values otherwise",
+                [
+                    "the labels must fit the loss: ints for a sparse one, one-hot rows or values otherwise",
+                    *(["give the labels as floats"] if self.labels.dtype.is_integer and not self._is_of_keras else []),
+                ],
             ) from error
         if value.shape.rank and value.shape.rank > 1:
             value = tf.reduce_mean(value, axis=list(range(1, value.shape.rank)))
@@ -134,7 +137,8 @@ class Loss:
 
     def _unreduced(self, labels: Tensor, scores: Tensor) -> Tensor:
         # A loss object's `call` is the loss before its reduction; a function has none.
-        return tf.convert_to_tensor(getattr(self._function, "call", self._function)(labels, scores))
+        function = getattr(self._function, "call", self._function)
+        return tf.convert_to_tensor(function(*_of_one_form(labels, scores)))
 
     def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         if self.labels.shape.rank == 0 or (batch is not None and self.labels.shape[0] != batch):
@@ -147,6 +151,17 @@ class Loss:
 
     def __repr__(self) -> str:
         return f"loss({self.name})"
+
+
+def _of_one_form(labels: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels and scores as Keras hands them to any loss: floats of one type, an axis of one where only one has it."""
+    labels = tf.cast(labels, scores.dtype) if labels.dtype.is_floating else labels
+    ranks = labels.shape.rank, scores.shape.rank
+    if ranks[1] == ranks[0] + 1 and scores.shape[-1] == 1:
+        return (labels[:, None], scores) if ranks[0] == 1 else (labels, tf.squeeze(scores, -1))
+    if ranks[0] == ranks[1] + 1 and labels.shape[-1] == 1:
+        return (labels, scores[:, None]) if ranks[1] == 1 else (tf.squeeze(labels, -1), scores)
+    return labels, scores
 
 
 def is_keras_loss(value: Any) -> bool:
