@@ -183,7 +183,12 @@ def test_one_trace_serves_all_and_nothing_leaks():
     hessian = gt.hvp(model, x, x, target=lambda y: y[:, 1] ** 2, at=":input").only
     for method in METHODS:
         assert np.max(np.abs(getattr(attribution, method)(model, x, target=1).only - before[":input"])) > 1e-3
+    # What is built next, with no word about rules, has the derivative: a leak would show before a call that clears it.
+    plain = before[":input"].numpy()
+    assert_same_numbers(gt.vjp(model, x, np.array([[0.0, 1.0]] * 2), at=":input").only, plain, 1e-13)
     attribution.guided_grad_cam(model, x, target=1, at="conv")
+    end = {"steps": 1, "rule": "riemann_right", "multiply": False}
+    assert_same_numbers(attribution.integrated_gradients(model, x, target=1, **end).only, plain, 1e-13)
     after = gt.gradients(model, x, target=1, at=[":input", "conv"])
     for address in before:
         np.testing.assert_array_equal(before[address], after[address])
