@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 import gradtap as gt
+from states import assert_same, everything
 
 layers = keras.layers
 
@@ -52,29 +53,6 @@ def model():
 @pytest.fixture
 def x():
     return np.random.default_rng(0).random((2, 8, 8, 1), dtype="float32")
-
-
-def everything(model):
-    """Attributes by identity, containers by content, variables by value."""
-    state = {}
-    for layer in model._flatten_layers():
-        for name, value in vars(layer).items():
-            state[layer.name, name] = list(value) if isinstance(value, (list, dict)) else value
-    values = {v.path: v.numpy() for v in model.variables}
-    seeds = [v.numpy() for layer in model._flatten_layers() for g in layer._seed_generators for v in [g.state.value]]
-    return state, values, seeds
-
-
-def assert_same(before, after):
-    state, values, seeds = before
-    assert state.keys() == after[0].keys()
-    for key, value in state.items():
-        same = value == after[0][key] if isinstance(value, list) else value is after[0][key]
-        assert same, f"{key}: {value!r} became {after[0][key]!r}"
-    for path, value in values.items():
-        np.testing.assert_array_equal(value, after[1][path], err_msg=path)
-    for one, other in zip(seeds, after[2], strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -11,7 +11,7 @@ import tensorflow as tf
 from gradtap import errors
 from gradtap.asking import Settings, address_key, ask
 from gradtap.differentiate import slopes_at
-from gradtap.graph import surgery
+from gradtap.graph import surgery, walking
 from gradtap.graph.resolve import resolve
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.results import Attributions
@@ -84,5 +84,9 @@ def score_legs(graph: ForwardGraph, settings: Settings, target: Target, at: Any,
         score = target.build(graph)
     kept, _, skipped = slopes_at(graph, places, score.value, repr(target), settings.unconnected)
     refuse_states(kept)
-    legs = [leg_with(graph, [place], [place], [score.value], score) for place in kept]
-    return Legs([replace(leg, aside=aside) for leg in legs], skipped)
+    legs = []
+    for place in kept:
+        reached = score.value.op in walking.descendants([place.tensor])
+        leg = leg_with(graph, [place], [place], [score.value], score)
+        legs.append(replace(leg, aside=aside, reached=reached))
+    return Legs(legs, skipped)

@@ -31,12 +31,14 @@ class Leg:
       moved: Where the suffix begins.
       measured: What the fetches are about, so many of each kind.
       aside: Whether it serves the other legs and has no result of its own.
+      reached: Whether the moved taps have a say in the target.
     """
 
     cut: Cut
     moved: list[Place]
     measured: list[Place]
     aside: bool = False
+    reached: bool = True
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.planted.bugs import BUGS, Bug
+from tests.planted import attribution_bugs, bugs
+from tests.planted.bugs import Bug
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +37,9 @@ def outcome(bug: Bug) -> str:
 
 
 def main(words: list[str]) -> int:
-    chosen = [bug for bug in BUGS if not words or any(word in bug.name for word in words)]
+    chosen = [
+        bug for bug in [*bugs.BUGS, *attribution_bugs.BUGS] if not words or any(word in bug.name for word in words)
+    ]
     alive = 0
     for bug in chosen:
         found = outcome(bug)

@@ -84,8 +84,8 @@ def score_cam(
 
     def legs(graph: ForwardGraph, own: Settings) -> Legs:
         found = score_legs(graph, own, wanted, at)
-        over = {Layout(graph, place, options).over_input(graph) for place in found.measured}
-        inputs = [place for place in resolve(graph, ":input") if graph.feeds.index(place.tensor) in over]
+        over = {graph.feeds[Layout(graph, place, options).over_input(graph)].ref() for place in found.measured}
+        inputs = [place for place in resolve(graph, ":input") if place.tensor.ref() in over]
         seen = score_legs(graph, own, wanted, [place.tap for place in inputs], aside=True)
         return Legs([*found.legs, *seen.legs], found.skipped)
 
@@ -97,7 +97,8 @@ def score_cam(
             if not stage.leg.aside:
                 layout = Layout(graph, stage.leg.moved[0], options)
                 model = through[graph.feeds[layout.over_input(graph)].ref()]
-                maps.append(_by_scores(stage.here[0], model, layout, inputs))
+                map_ = _by_scores(stage.here[0], model, layout, inputs)
+                maps.append(map_ if stage.leg.reached else tf.zeros_like(map_))
         return {"attributions": maps}
 
     question = Staged(wanted, ("score_cam", address_key(at), options.key()), legs, work)
