@@ -205,7 +205,7 @@ def _check_whole(array: Any, tensor: Tensor, what: str) -> None:
 
 def _filled(inputs: Tensor, number: float, name: str) -> Tensor:
     _check_whole(np.asarray(number), inputs, f"baseline for input `{name}`")
-    return tf.fill(tf.shape(inputs), tf.cast(number, inputs.dtype))
+    return tf.fill(tf.shape(inputs), tf.cast(np.asarray(number), inputs.dtype))
 
 
 def _as_many(baseline: Tensor, inputs: Tensor) -> Tensor:

@@ -266,5 +266,5 @@ def _points(stage: Stage, start: list[Tensor], change: list[Tensor], nodes: Any)
 def _weighed(weights: Any, terms: Tensor) -> Tensor:
     """The weighted sum over the first axis."""
     if terms.shape[0] == 1:
-        return terms[0] * tf.cast(float(weights[0]), terms.dtype)
+        return terms[0] * tf.cast(weights[0], terms.dtype)
     return tf.tensordot(tf.cast(weights, terms.dtype), terms, 1)
