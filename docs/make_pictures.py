@@ -1,0 +1,50 @@
+"""Make the pictures of ``docs/real-networks.md``, and write the measured figures into the page.
+
+Run ``python docs/make_pictures.py`` for all of them, or name some: ``photographs``, ``minilm``, ``notes``. What an
+example needs installed stands at its head, in ``docs/examples``. The first takes minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+IMAGES = DOCS / "images"
+PAGE = DOCS / "real-networks.md"
+EXAMPLES = ("photographs", "minilm", "notes")
+
+
+def marks(name: str) -> tuple[str, str]:
+    """What stands before and after the figures of an example on the page."""
+    return f"<!-- figures of {name}, written by docs/make_pictures.py -->\n```text\n", "\n```\n<!-- end -->"
+
+
+def shown(name: str, page: str) -> str:
+    """The figures of an example that the page shows."""
+    before, after = marks(name)
+    return page.split(before)[1].split(after, maxsplit=1)[0]
+
+
+def written(name: str, figures: str, page: str) -> str:
+    """The page with other figures of an example."""
+    before, after = marks(name)
+    head, rest = page.split(before)
+    return head + before + figures + after + rest.split(after, 1)[1]
+
+
+def main(names: list[str]) -> None:
+    """Run the examples."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.path.insert(0, str(DOCS / "examples"))
+    for name in names or EXAMPLES:
+        figures = importlib.import_module(name).main(IMAGES)
+        print(figures)
+        if PAGE.exists():
+            PAGE.write_text(written(name, figures, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
