@@ -21,7 +21,7 @@ from gradtap.products import tangents_through
 from gradtap.quadrature import nodes_and_weights
 from gradtap.results import PathAttributions, TapValues
 from gradtap.slope_legs import leg_with, moving_together, slope_legs
-from gradtap.staging import Legs, Stage, Staged, expand, refuse_states
+from gradtap.staging import Legs, Stage, Staged, expand, refuse_states, weighed
 from gradtap.targets import Target
 from gradtap.types import Model, Structure, Tensor, TensorLike
 from gradtap.vectors import placeholder_like
@@ -162,7 +162,8 @@ class _Integral:
             sums = [tf.reduce_sum(f, axis=list(range(1, f.shape.rank))) for f in found]
             parts["sums"] += sums if self.along else [tf.add_n(sums)]
             most = max(most, steps)
-        parts["steps"] = [tf.fill(tf.shape(inputs[0])[:1], most)]
+        rows = inputs[0].shape[0]
+        parts["steps"] = [tf.fill(tf.shape(inputs[0])[:1] if rows is None else (rows,), most)]
         return parts
 
     def change(self, stages: list[Stage], inputs: list[Tensor], arrays: list[TensorLike]) -> dict[str, list[Tensor]]:
@@ -230,8 +231,8 @@ class _Integral:
             terms = [widen(t) for t in fetched[:count]]
             if by_flow:
                 terms = [t * widen(flow) for t, flow in zip(terms, fetched[count : 2 * count], strict=True)]
-            weighed = [_weighed(weights[part], term) for term in terms]
-            totals = weighed if not totals else [a + b for a, b in zip(totals, weighed, strict=True)]
+            sums = [weighed(weights[part], term) for term in terms]
+            totals = sums if not totals else [a + b for a, b in zip(totals, sums, strict=True)]
         if self.integrand == "slope_times_change":
             return [total * c for total, c in zip(totals, change, strict=True)]
         return totals
@@ -257,14 +258,4 @@ class _Integral:
 
 def _points(stage: Stage, start: list[Tensor], change: list[Tensor], nodes: Any) -> list[Tensor]:
     """Points of the line at each moved tap, ``(nodes, batch, ...)``, of the dtype of the activations."""
-    return [
-        tf.cast(s[None] + expand(nodes, c) * c[None], h.dtype)
-        for s, c, h in zip(start, change, stage.here, strict=True)
-    ]
-
-
-def _weighed(weights: Any, terms: Tensor) -> Tensor:
-    """The weighted sum over the first axis."""
-    if terms.shape[0] == 1:
-        return terms[0] * tf.cast(float(weights[0]), terms.dtype)
-    return tf.tensordot(tf.cast(weights, terms.dtype), terms, 1)
+    return [tf.cast(s + expand(nodes, c) * c, h.dtype) for s, c, h in zip(start, change, stage.here, strict=True)]

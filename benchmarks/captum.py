@@ -1,0 +1,112 @@
+"""ResNet50, batch 4, at `conv4_block6_out`: gradtap beside Captum on torch, in processes of their own in turn.
+
+Captum runs on the same Keras weights with Keras on torch, and on a ResNet50 written in torch in channels_last,
+its best.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import fresh, timing, values
+
+BATCH, CLASS, STEPS, CAPTUM_STEPS = 4, 3, 20, 50
+#: Faster than Captum by, memory of Captum's: as ratios of ours to theirs.
+LIMITS = {"keras": 1 / 4, "torch": 1 / 2}
+MEMORY_LIMIT = 1 / 2
+COUNTS = (2, 3, 4, 5, 6, 8, 10, 12, 14, 16)
+#: Rows at a time: as it comes for integrated gradients; all rows of conductance at once would take 18 GB.
+ROWS = {"LayerIntegratedGradients": None, "LayerConductance": 16}
+OURS = {"LayerIntegratedGradients": "integrated_gradients", "LayerConductance": "conductance"}
+NAMES = {"keras": "Keras on torch", "torch": "torch, channels_last"}
+PYTHON = Path(os.environ.get("CAPTUM_PYTHON", fresh.TREE / ".venv-captum" / "bin" / "python"))
+ON_TORCH = {"KERAS_BACKEND": "torch"}
+
+Samples = dict[str, dict[str, list[dict[str, Any]]]]
+
+
+def run(turn: int = 0, quick: bool = False) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        fresh.call("benchmarks.captum_beside", "prepare", folder=folder, batch=BATCH)
+        samples: Samples = {method: {"ours": [], "keras": [], "torch": []} for method in OURS}
+        # What Captum's completeness error is does not depend on who holds the weights.
+        first = _captum(folder, "torch", "LayerConductance")
+        steps, errors = _enough(folder, first["error"])
+        samples["LayerConductance"]["torch"].append(first)
+        for number in range(1 if quick else 2):
+            order = [(method, side) for method in OURS for side in ("ours", "torch", "keras")]
+            for method, side in order if (number + turn) % 2 == 0 else reversed(order):
+                if len(samples[method][side]) <= number:
+                    ours = STEPS if method == "LayerIntegratedGradients" else steps
+                    taken = _ours(folder, method, ours) if side == "ours" else _captum(folder, side, method)
+                    samples[method][side].append(taken)
+        differences = {m: {s: _difference(folder, m, s) for s in ("keras", "torch")} for m in OURS}
+    return _result(samples, differences, steps, errors)
+
+
+def _captum(folder: str, network: str, method: str) -> dict[str, Any]:
+    steps = STEPS if method == "LayerIntegratedGradients" else CAPTUM_STEPS
+    given = {"folder": folder, "target": CLASS, "save": f"{folder}/{method}_{network}.npy", "rows": ROWS[method]}
+    return fresh.call_in(
+        str(PYTHON),
+        ON_TORCH,
+        "benchmarks.captum_torch",
+        "measure",
+        network=network,
+        method=method,
+        steps=steps,
+        **given,
+    )
+
+
+def _ours(folder: str, method: str, steps: int) -> dict[str, Any]:
+    given = {"folder": folder, "target": CLASS, "save": f"{folder}/{method}_ours.npy"}
+    return fresh.call("benchmarks.captum_beside", "measure", method=OURS[method], steps=steps, **given)
+
+
+def _enough(folder: str, error: float) -> tuple[int, list[float]]:
+    """The fewest steps from which on our completeness error is at most Captum's, and the errors of all counts."""
+    errors = fresh.call(
+        "benchmarks.captum_beside", "errors", method="conductance", counts=COUNTS, folder=folder, target=CLASS
+    )
+    enough = [max(errors[i:]) <= error for i in range(len(COUNTS))]
+    return (COUNTS[enough.index(True)] if any(enough) else CAPTUM_STEPS), errors
+
+
+def _difference(folder: str, method: str, network: str) -> float:
+    ours, theirs = (np.load(f"{folder}/{method}_{side}.npy") for side in ("ours", network))
+    return values.difference(ours, theirs)
+
+
+def _result(samples: Samples, differences: Any, steps: int, errors: list[float]) -> dict[str, Any]:
+    pairs, facts = [], []
+    for method, sides in samples.items():
+        ours, name = sides["ours"], OURS[method]
+        counts = f"{STEPS} steps" if name == "integrated_gradients" else f"{steps} steps / {CAPTUM_STEPS} steps"
+        for network, limit in LIMITS.items():
+            theirs, error = sides[network], differences[method][network]
+            what = f"{name}, {counts}: gradtap / Captum, {NAMES[network]}"
+            seconds, others = ([sample["seconds"] for sample in side] for side in (ours, theirs))
+            with_first = [sample["first"] for sample in ours]
+            peaks, other_peaks = ([sample["peak"] for sample in side] for side in (ours, theirs))
+            pairs += [
+                timing.pair(what, seconds, others, limit=limit, difference=error),
+                timing.pair(f"{name}, with gradtap's first call, tracing included", with_first, others),
+                timing.pair(f"{name}: peak memory", peaks, other_peaks, unit="B", limit=MEMORY_LIMIT),
+            ]
+    theirs = samples["LayerConductance"]["torch"][0]
+    facts = [
+        timing.fact(f"conductance, completeness error of Captum at {CAPTUM_STEPS} steps", theirs["error"], ""),
+        timing.fact("the change of the target, mean of the batch", theirs["change"], ""),
+        *(
+            timing.fact(f"conductance, gradtap's error at {n} steps", e, "")
+            for n, e in zip(COUNTS, errors, strict=True)
+        ),
+        timing.fact("torch's threads", theirs["threads"], ""),
+    ]
+    return {"pairs": pairs, "facts": facts}
