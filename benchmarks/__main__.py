@@ -45,6 +45,8 @@ def main() -> None:
         if not options.quick:
             path = RESULTS / f"{name}.json"
             path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            if "tables" in result:
+                fresh.call("benchmarks.curves", "draw", source=str(path), picture=str(path.with_suffix(".png")))
             (RESULTS / "README.md").write_text(table.page(RESULTS), encoding="utf-8")
 
 

@@ -15,11 +15,11 @@ import numpy as np
 
 from benchmarks import fresh, timing, values
 
-BATCH, CLASS, STEPS, CAPTUM_STEPS = 4, 3, 20, 50
+BATCH, CLASS, STEPS, CAPTUM_STEPS, ROUNDS = 4, 3, 20, 50, 2
 #: Faster than Captum by, memory of Captum's: as ratios of ours to theirs.
 LIMITS = {"keras": 1 / 4, "torch": 1 / 2}
 MEMORY_LIMIT = 1 / 2
-COUNTS = (2, 3, 4, 5, 6, 8, 10, 12, 14, 16)
+COUNTS = (1, 2, 3, 4, 6, 8, 12, 16)
 #: Rows at a time: as it comes for integrated gradients; all rows of conductance at once would take 18 GB.
 ROWS = {"LayerIntegratedGradients": None, "LayerConductance": 16}
 OURS = {"LayerIntegratedGradients": "integrated_gradients", "LayerConductance": "conductance"}
@@ -32,26 +32,25 @@ Samples = dict[str, dict[str, list[dict[str, Any]]]]
 
 def run(turn: int = 0, quick: bool = False) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        fresh.call("benchmarks.captum_beside", "prepare", folder=folder, batch=BATCH)
+        errors = _errors(folder, alive=True)
+        errors = {"as initialised": _errors(folder, alive=False), "alive": errors}  # what is timed stays in the folder
+        steps = _enough(**errors["as initialised"])
         samples: Samples = {method: {"ours": [], "keras": [], "torch": []} for method in OURS}
-        # What Captum's completeness error is does not depend on who holds the weights.
-        first = _captum(folder, "torch", "LayerConductance")
-        steps, errors = _enough(folder, first["error"])
-        samples["LayerConductance"]["torch"].append(first)
-        for number in range(1 if quick else 2):
-            order = [(method, side) for method in OURS for side in ("ours", "torch", "keras")]
+        order = [(method, side) for method in OURS for side in ("ours", "torch", "keras")]
+        for number in range(1 if quick else ROUNDS):
             for method, side in order if (number + turn) % 2 == 0 else reversed(order):
-                if len(samples[method][side]) <= number:
-                    ours = STEPS if method == "LayerIntegratedGradients" else steps
-                    taken = _ours(folder, method, ours) if side == "ours" else _captum(folder, side, method)
-                    samples[method][side].append(taken)
+                ours = STEPS if method == "LayerIntegratedGradients" else steps
+                taken = _ours(folder, method, ours) if side == "ours" else _captum(folder, side, method)
+                samples[method][side].append(taken)
+        thawed = _captum(folder, "torch", "LayerIntegratedGradients", frozen=False)
         differences = {m: {s: _difference(folder, m, s) for s in ("keras", "torch")} for m in OURS}
-    return _result(samples, differences, steps, errors)
+    return _result(samples, thawed, differences, steps, errors)
 
 
-def _captum(folder: str, network: str, method: str) -> dict[str, Any]:
+def _captum(folder: str, network: str, method: str, frozen: bool = True) -> dict[str, Any]:
     steps = STEPS if method == "LayerIntegratedGradients" else CAPTUM_STEPS
     given = {"folder": folder, "target": CLASS, "save": f"{folder}/{method}_{network}.npy", "rows": ROWS[method]}
+    given |= {"frozen": frozen}
     return fresh.call_in(
         str(PYTHON),
         ON_TORCH,
@@ -69,13 +68,16 @@ def _ours(folder: str, method: str, steps: int) -> dict[str, Any]:
     return fresh.call("benchmarks.captum_beside", "measure", method=OURS[method], steps=steps, **given)
 
 
-def _enough(folder: str, error: float) -> tuple[int, list[float]]:
-    """The fewest steps from which on our completeness error is at most Captum's, and the errors of all counts."""
-    errors = fresh.call(
-        "benchmarks.captum_beside", "errors", method="conductance", counts=COUNTS, folder=folder, target=CLASS
-    )
-    enough = [max(errors[i:]) <= error for i in range(len(COUNTS))]
-    return (COUNTS[enough.index(True)] if any(enough) else CAPTUM_STEPS), errors
+def _errors(folder: str, *, alive: bool) -> dict[str, list[float]]:
+    fresh.call("benchmarks.captum_beside", "prepare", folder=folder, batch=BATCH, alive=alive)
+    given = {"captum_steps": CAPTUM_STEPS, "folder": folder, "target": CLASS}
+    return fresh.call("benchmarks.captum_beside", "errors", counts=COUNTS, **given)
+
+
+def _enough(ours: list[float], captum: list[float]) -> int:
+    """The fewest steps from which on our completeness error is at most Captum's."""
+    enough = [max(ours[i:]) <= captum[0] for i in range(len(COUNTS))]
+    return COUNTS[enough.index(True)] if any(enough) else CAPTUM_STEPS
 
 
 def _difference(folder: str, method: str, network: str) -> float:
@@ -83,8 +85,8 @@ def _difference(folder: str, method: str, network: str) -> float:
     return values.difference(ours, theirs)
 
 
-def _result(samples: Samples, differences: Any, steps: int, errors: list[float]) -> dict[str, Any]:
-    pairs, facts = [], []
+def _result(samples: Samples, thawed: dict[str, Any], differences: Any, steps: int, errors: Any) -> dict[str, Any]:
+    pairs = []
     for method, sides in samples.items():
         ours, name = sides["ours"], OURS[method]
         counts = f"{STEPS} steps" if name == "integrated_gradients" else f"{steps} steps / {CAPTUM_STEPS} steps"
@@ -96,17 +98,19 @@ def _result(samples: Samples, differences: Any, steps: int, errors: list[float])
             peaks, other_peaks = ([sample["peak"] for sample in side] for side in (ours, theirs))
             pairs += [
                 timing.pair(what, seconds, others, limit=limit, difference=error),
-                timing.pair(f"{name}, with gradtap's first call, tracing included", with_first, others),
-                timing.pair(f"{name}: peak memory", peaks, other_peaks, unit="B", limit=MEMORY_LIMIT),
+                timing.pair(f"{name}, gradtap's first call, tracing included / the same", with_first, others),
+                timing.pair(
+                    f"{name}: peak memory / Captum, {NAMES[network]}", peaks, other_peaks, unit="B", limit=MEMORY_LIMIT
+                ),
             ]
-    theirs = samples["LayerConductance"]["torch"][0]
-    facts = [
-        timing.fact(f"conductance, completeness error of Captum at {CAPTUM_STEPS} steps", theirs["error"], ""),
-        timing.fact("the change of the target, mean of the batch", theirs["change"], ""),
-        *(
-            timing.fact(f"conductance, gradtap's error at {n} steps", e, "")
-            for n, e in zip(COUNTS, errors, strict=True)
-        ),
-        timing.fact("torch's threads", theirs["threads"], ""),
-    ]
+    peak = samples["LayerIntegratedGradients"]["ours"][0]["peak"]
+    what = "integrated_gradients: peak memory / Captum, torch, weights not frozen"
+    pairs.append(timing.pair(what, [peak], [thawed["peak"]], unit="B"))
+    facts = [timing.fact("torch's threads", thawed["threads"], "")]
+    for weights, found in errors.items():
+        what = f"conductance, {weights}, completeness error / change:"
+        facts.append(timing.fact(f"{what} Captum's rule at {CAPTUM_STEPS} steps", found["captum"][0], ""))
+        facts += [
+            timing.fact(f"{what} gradtap at {n} steps", e, "") for n, e in zip(COUNTS, found["ours"], strict=True)
+        ]
     return {"pairs": pairs, "facts": facts}

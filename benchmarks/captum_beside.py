@@ -17,19 +17,20 @@ from benchmarks import models
 LAYER = "conv4_block6_out"
 
 
-def prepare(folder: str, batch: int) -> None:
-    """Weights with which ResNet50 is alive: batch statistics measured, offsets away from zero.
+def prepare(folder: str, batch: int, alive: bool) -> None:
+    """Save images and weights of ResNet50: as it is initialised, or alive.
 
-    As it is initialised its layers are homogeneous, and every rule of integration is exact from a baseline of zeros.
+    As it is initialised its layers are homogeneous, and only the softmax bends the path from a baseline of zeros.
+    Alive it has the batch statistics of these images, and offsets away from zero: ReLUs change sides all along it.
     """
-    keras.utils.set_random_seed(models.SEED)
-    model = keras.applications.ResNet50(weights=None, classifier_activation=None)
-    x, random = models.images(batch, 224, 224, 3), np.random.default_rng(models.SEED)
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    for norm in norms:
-        norm.momentum = 0.0
-        norm.beta.assign(random.normal(scale=0.3, size=norm.beta.shape))
-    model(x, training=True)
+    model, x = models.resnet50(), models.images(batch, 224, 224, 3)
+    if alive:
+        random = np.random.default_rng(models.SEED)
+        for norm in model.layers:
+            if isinstance(norm, keras.layers.BatchNormalization):
+                norm.momentum = 0.0
+                norm.beta.assign(random.normal(scale=0.3, size=norm.beta.shape))
+        model(x, training=True)
     model.save_weights(f"{folder}/model.weights.h5")
     np.save(f"{folder}/x.npy", x.numpy())
 
@@ -43,20 +44,25 @@ def measure(method: str, steps: int, folder: str, target: int, save: str) -> dic
     found = attribute(steps)
     seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     change = _change(model, x, target)
-    error = np.abs(found.numpy().sum((1, 2, 3)) - change)
+    error = np.abs(found.numpy().sum((1, 2, 3)) - change).mean() / np.abs(change).mean()
     np.save(save, found.numpy())
-    return {"seconds": seconds, "first": start - first, "peak": peak, "error": float(error.mean())}
+    return {"seconds": seconds, "first": start - first, "peak": peak, "error": float(error)}
 
 
-def errors(method: str, counts: Sequence[int], folder: str, target: int) -> list[float]:
-    """The completeness error for each number of steps."""
-    model, x, attribute = _load(method, folder, target)
-    change = _change(model, x, target)
-    return [float(np.abs(attribute(n).numpy().sum((1, 2, 3)) - change).mean()) for n in counts]
+def errors(counts: Sequence[int], captum_steps: int, folder: str, target: int) -> dict[str, list[float]]:
+    """The completeness error of conductance for numbers of steps, and that of Captum's sum, our rule "difference"."""
+    model, x, _ = _load("conductance", folder, target)
+    size = float(np.abs(_change(model, x, target)).mean())
+
+    def error(steps: int, rule: str) -> float:
+        found = gt.attribution.conductance(model, x, target=target, at=LAYER, steps=steps, rule=rule)
+        return float(np.abs(found.delta).mean()) / size
+
+    return {"ours": [error(n, "gausslegendre") for n in counts], "captum": [error(captum_steps, "difference")]}
 
 
 def _load(method: str, folder: str, target: int) -> tuple[Any, tf.Tensor, Any]:
-    model = keras.applications.ResNet50(weights=None, classifier_activation=None)
+    model = keras.applications.ResNet50(weights=None)
     model.load_weights(f"{folder}/model.weights.h5")
     x, function = tf.constant(np.load(f"{folder}/x.npy")), getattr(gt.attribution, method)
     return model, x, lambda steps: function(model, x, target=target, at=LAYER, steps=steps).only

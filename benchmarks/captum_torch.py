@@ -21,7 +21,14 @@ BLOCKS = {"conv2": (3, 64, 1), "conv3": (4, 128, 2), "conv4": (6, 256, 2), "conv
 
 
 def measure(
-    network: str, method: str, steps: int, folder: str, target: int, save: str, rows: int | None = None
+    network: str,
+    method: str,
+    steps: int,
+    folder: str,
+    target: int,
+    save: str,
+    rows: int | None = None,
+    frozen: bool = True,
 ) -> dict[str, Any]:
     """One attribution of `method` (LayerIntegratedGradients or LayerConductance), timed after a short one.
 
@@ -33,11 +40,12 @@ def measure(
       target: The class.
       save: Where the attribution goes, channels last.
       rows: Its `internal_batch_size`.
+      frozen: Record nothing for the weights: its best. A user who does not think of it pays in memory.
     """
     model = _keras(folder)
     if network == "torch":
         model = _as_torch(model)
-    model.eval().requires_grad_(False)  # nothing is recorded for the weights: its best
+    model.eval().requires_grad_(not frozen)
     x = torch.from_numpy(np.load(f"{folder}/x.npy"))
     if network == "torch":
         x = x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
@@ -57,15 +65,14 @@ def measure(
     return {
         "seconds": seconds,
         "peak": peak,
-        "error": float(error.mean()),
-        "change": float(change.abs().mean()),
+        "error": float(error.mean() / change.abs().mean()),
         "threads": torch.get_num_threads(),
         "versions": {"torch": torch.__version__, "captum": captum.__version__, "keras": keras.__version__},
     }
 
 
 def _keras(folder: str) -> Any:
-    model = keras.applications.ResNet50(weights=None, classifier_activation=None)
+    model = keras.applications.ResNet50(weights=None)
     model.load_weights(f"{folder}/model.weights.h5")
     return model
 
@@ -105,7 +112,7 @@ class _ResNet50(nn.Module):
         x = self.pool(torch.relu(self.conv1_bn(self.conv1_conv(x))))
         for name in self.blocks:
             x = getattr(self, name)(x)
-        return self.predictions(x.mean((2, 3)))
+        return torch.softmax(self.predictions(x.mean((2, 3))), -1)
 
 
 def _as_torch(model: Any) -> nn.Module:

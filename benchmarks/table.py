@@ -26,7 +26,11 @@ def page(folder: Path) -> str:
 
 def section(result: dict[str, Any]) -> str:
     """One benchmark's table, under its name and with its machine."""
-    body = _peers(result) if "cases" in result else _pairs(result) + _facts(result["facts"])
+    if "cases" in result:
+        body = _peers(result)
+    else:
+        pairs = _pairs(result) if result["pairs"] else ""
+        body = _curves(result.get("tables", [])) + pairs + _facts(result["facts"])
     return f"## {result['benchmark']}\n\n{result['about']}\n\n{body}\n{_machine(result)}\n"
 
 
@@ -54,6 +58,16 @@ def _facts(facts: list[dict[str, Any]]) -> str:
         )
         lines.append(f"- {entry['what']}: {number}{limit}")
     return "\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _curves(tables: list[dict[str, Any]]) -> str:
+    """Errors by number of steps, with the picture that `benchmarks.curves` draws of them."""
+    lines = ["![Completeness error against steps](completeness.png)\n"] if tables else []
+    for entry in tables:
+        lines += [_row([entry["title"], *map(str, entry["counts"])]), "|---" * (len(entry["counts"]) + 1) + "|"]
+        lines += [_row([name, *(f"{value:.0e}" for value in errors)]) for name, errors in entry["errors"].items()]
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _peers(result: dict[str, Any]) -> str:
