@@ -19,11 +19,11 @@ PROCESSES = {
     "retrace": 1,
     "first_call": 1,
     "memory": 1,
-    "integrated": 3,
-    "integrated_tiny": 3,
+    "integrated": 2,
+    "integrated_tiny": 2,
     "integrated_memory": 1,
     "in_flight": 1,
-    "many_maps": 3,
+    "many_maps": 2,
     "completeness": 1,
 }
 #: Each needs an environment of its own; see the Makefile.

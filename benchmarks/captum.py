@@ -42,9 +42,10 @@ def run(turn: int = 0, quick: bool = False) -> dict[str, Any]:
                 ours = STEPS if method == "LayerIntegratedGradients" else steps
                 taken = _ours(folder, method, ours) if side == "ours" else _captum(folder, side, method)
                 samples[method][side].append(taken)
+        more = {n: [_ours(folder, "LayerConductance", n)] for n in (CAPTUM_STEPS // 3, CAPTUM_STEPS)}
         thawed = _captum(folder, "torch", "LayerIntegratedGradients", frozen=False)
         differences = {m: {s: _difference(folder, m, s) for s in ("keras", "torch")} for m in OURS}
-    return _result(samples, thawed, differences, steps, errors)
+    return _result(samples, more, thawed, differences, steps, errors)
 
 
 def _captum(folder: str, network: str, method: str, frozen: bool = True) -> dict[str, Any]:
@@ -85,7 +86,14 @@ def _difference(folder: str, method: str, network: str) -> float:
     return values.difference(ours, theirs)
 
 
-def _result(samples: Samples, thawed: dict[str, Any], differences: Any, steps: int, errors: Any) -> dict[str, Any]:
+def _result(
+    samples: Samples,
+    more: dict[int, list[dict[str, Any]]],
+    thawed: dict[str, Any],
+    differences: Any,
+    steps: int,
+    errors: Any,
+) -> dict[str, Any]:
     pairs = []
     for method, sides in samples.items():
         ours, name = sides["ours"], OURS[method]
@@ -103,6 +111,11 @@ def _result(samples: Samples, thawed: dict[str, Any], differences: Any, steps: i
                     f"{name}: peak memory / Captum, {NAMES[network]}", peaks, other_peaks, unit="B", limit=MEMORY_LIMIT
                 ),
             ]
+    for n, taken in more.items():
+        for network in LIMITS:
+            seconds, others = [taken[0]["seconds"]], [samples["LayerConductance"][network][0]["seconds"]]
+            what = f"conductance, {n} steps / {CAPTUM_STEPS} steps: gradtap / Captum, {NAMES[network]}"
+            pairs.append(timing.pair(what, seconds, others))
     peak = samples["LayerIntegratedGradients"]["ours"][0]["peak"]
     what = "integrated_gradients: peak memory / Captum, torch, weights not frozen"
     pairs.append(timing.pair(what, [peak], [thawed["peak"]], unit="B"))

@@ -33,7 +33,7 @@ def run(turn: int = 0, quick: bool = False) -> dict[str, Any]:
 
         truth = hand()
         error, noise = values.difference(ours(), truth), values.difference(again(), truth)
-        seconds = timing.interleave({"ours": ours, "hand": hand, "again": again}, 2 if quick else 5, turn, warm=0)
+        seconds = timing.interleave({"ours": ours, "hand": hand, "again": again}, 2 if quick else 4, turn, warm=0)
         what = f"{layer}{', a skip around it' if skip else ''}"
         pairs += [
             timing.pair(f"gradtap / hand: {what}", seconds["ours"], seconds["hand"], limit=LIMIT, difference=error),

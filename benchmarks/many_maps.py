@@ -26,7 +26,7 @@ def run(turn: int = 0, quick: bool = False) -> dict[str, Any]:
     many, truth = ours(layers), ours(layers[:1])
     error = values.difference(many[layers[0]], truth[layers[0]])
     calls = {"many": lambda: ours(layers), "one": lambda: ours(layers[:1]), "small": lambda: ours(layers, None)}
-    seconds = timing.interleave(calls, 3 if quick else 12, turn)
+    seconds = timing.interleave(calls, 3 if quick else 8, turn)
     what = f"maps of {len(layers)} layers / of {layers[0]} alone"
     return {
         "pairs": [

@@ -21,6 +21,8 @@ def page(folder: Path) -> str:
         json.loads(path.read_text(encoding="utf-8")) for name in ORDER if (path := folder / f"{name}.json").exists()
     ]
     head = "# Results\n\nWritten by `python -m benchmarks`; how to read them: [benchmarks](../README.md).\n"
+    if (folder / "limits.md").exists():
+        head += "\nWhere a target is missed, and why: [limits](limits.md).\n"
     return "\n".join([head, *(section(result) for result in found)])
 
 
