@@ -13,7 +13,7 @@ MODELS_NEED := absl-py packaging regex rich safetensors sentencepiece tokenizers
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types floors thorough planted oldest bench bench-peers clean
+.PHONY: help demo test check lint types floors thorough planted oldest bench bench-peers bench-captum clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -75,9 +75,9 @@ bench: $(VENV)/.dev ## Ratios to hand-written tapes, in one run
 	$(BIN)/python -m benchmarks
 
 # The peers live in an environment of their own: they pin other versions, and two of them must not bring their own TensorFlow.
-bench-peers: ## The same gradients by keract, tf-keras-vis, tf-explain and Xplique
+bench-peers: ## The same gradients and maps by keract, tf-keras-vis, tf-explain and Xplique
 	$(MAKE) --no-print-directory VENV=.venv-peers .venv-peers/.peers
-	.venv-peers/bin/python -m benchmarks peers
+	.venv-peers/bin/python -m benchmarks peers maps
 
 .venv-peers/.peers: benchmarks/peers-requirements.txt benchmarks/peers-requirements-no-deps.txt | $(BIN)/python
 	$(PIP) -r benchmarks/peers-requirements.txt
@@ -85,5 +85,14 @@ bench-peers: ## The same gradients by keract, tf-keras-vis, tf-explain and Xpliq
 	$(PIP) --no-deps -e .
 	@touch $@
 
+# Captum brings torch, which never is in one process with TensorFlow: gradtap runs in its own environment, Captum in this one.
+bench-captum: $(VENV)/.dev ## Path methods beside Captum on torch; wants 16 GB of memory
+	$(MAKE) --no-print-directory VENV=.venv-captum .venv-captum/.captum
+	$(BIN)/python -m benchmarks captum
+
+.venv-captum/.captum: benchmarks/captum-requirements.txt | $(BIN)/python
+	$(PIP) -r benchmarks/captum-requirements.txt
+	@touch $@
+
 clean: ## Remove what the other targets made
-	rm -rf .venv .venv-oldest .venv-peers demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-oldest .venv-peers .venv-captum demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -21,23 +21,34 @@ PROCESSES = {
     "memory": 1,
     "recurrent": 3,
     "jacobian": 3,
+    "integrated": 2,
+    "integrated_tiny": 2,
+    "integrated_memory": 1,
+    "in_flight": 1,
+    "many_maps": 2,
+    "completeness": 1,
 }
+#: Each needs an environment of its own; see the Makefile.
+WITH_PEERS = {"peers": 1, "maps": 3, "captum": 1}
+EVERY = PROCESSES | WITH_PEERS
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(PROCESSES)}, peers (all but peers)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(EVERY)} (all but the last three)")
     parser.add_argument("--quick", action="store_true", help="a few rounds in one process; prints, keeps nothing")
     options = parser.parse_args()
-    unknown = set(options.names) - {*PROCESSES, "peers"}
+    unknown = set(options.names) - set(EVERY)
     if unknown:
-        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join([*PROCESSES, 'peers'])}")
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(EVERY)}")
     for name in options.names or PROCESSES:
         result = measure(name, quick=options.quick)
         print(table.section(result), flush=True)
         if not options.quick:
             path = RESULTS / f"{name}.json"
             path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            if "tables" in result:
+                fresh.call("benchmarks.curves", "draw", source=str(path), picture=str(path.with_suffix(".png")))
             (RESULTS / "README.md").write_text(table.page(RESULTS), encoding="utf-8")
 
 
@@ -45,7 +56,7 @@ def measure(name: str, *, quick: bool) -> dict[str, Any]:
     """The named benchmark's result, with the machine that it was measured on."""
     module = f"benchmarks.{name}"
     start, before = machine.load(), machine.source_digest()
-    turns = 1 if quick or name == "peers" else PROCESSES[name]
+    turns = 1 if quick else EVERY[name]
     runs = [fresh.call(module, "run", turn=turn, quick=quick) for turn in range(turns)]
     result = runs[0] if name == "peers" else timing.combine(runs)
     about = {"benchmark": name, "about": _first_line(module), "machine": machine.description()}

@@ -21,10 +21,16 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "PYTHONHASH
 
 def call(module: str, function: str, **keywords: Any) -> Any:
     """What `module.function(**keywords)` returns in a new interpreter; keywords and result travel as JSON."""
+    return call_in(sys.executable, {}, module, function, **keywords)
+
+
+def call_in(python: str, environment: dict[str, str], module: str, function: str, **keywords: Any) -> Any:
+    """The same by another interpreter, or with other environment variables."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "result.json")
-        command = [sys.executable, "-m", __name__, module, function, json.dumps(keywords), str(path)]
-        done = subprocess.run(command, cwd=TREE, env=os.environ | QUIET, capture_output=True, text=True, check=False)
+        command = [python, "-m", __name__, module, function, json.dumps(keywords), str(path)]
+        variables = os.environ | QUIET | environment
+        done = subprocess.run(command, cwd=TREE, env=variables, capture_output=True, text=True, check=False)
         if done.returncode or not path.exists():
             tail = "\n".join((done.stdout + done.stderr).splitlines()[-25:])
             raise RuntimeError(f"{module}.{function} ended with code {done.returncode}:\n{tail}")

@@ -9,16 +9,9 @@ from typing import Any
 from benchmarks import machine
 
 ORDER = (
-    "one_layer",
-    "many_layers",
-    "suffix",
-    "tiny",
-    "first_call",
-    "memory",
-    "retrace",
-    "recurrent",
-    "jacobian",
-    "peers",
+    *("one_layer", "many_layers", "suffix", "tiny", "first_call", "memory", "retrace", "recurrent", "jacobian"),
+    *("integrated", "integrated_tiny"),
+    *("integrated_memory", "in_flight", "completeness", "captum", "many_maps", "maps", "peers"),
 )
 SCALES = {"s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")), "B": ((2**30, "GiB"), (2**20, "MiB"))}
 
@@ -29,12 +22,18 @@ def page(folder: Path) -> str:
         json.loads(path.read_text(encoding="utf-8")) for name in ORDER if (path := folder / f"{name}.json").exists()
     ]
     head = "# Results\n\nWritten by `python -m benchmarks`; how to read them: [benchmarks](../README.md).\n"
+    if (folder / "limits.md").exists():
+        head += "\nWhere a target is missed, and why: [limits](limits.md).\n"
     return "\n".join([head, *(section(result) for result in found)])
 
 
 def section(result: dict[str, Any]) -> str:
     """One benchmark's table, under its name and with its machine."""
-    body = _peers(result) if "cases" in result else _pairs(result) + _facts(result["facts"])
+    if "cases" in result:
+        body = _peers(result)
+    else:
+        pairs = _pairs(result) if result["pairs"] else ""
+        body = _curves(result.get("tables", [])) + pairs + _facts(result["facts"])
     return f"## {result['benchmark']}\n\n{result['about']}\n\n{body}\n{_machine(result)}\n"
 
 
@@ -62,6 +61,16 @@ def _facts(facts: list[dict[str, Any]]) -> str:
         )
         lines.append(f"- {entry['what']}: {number}{limit}")
     return "\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _curves(tables: list[dict[str, Any]]) -> str:
+    """Errors by number of steps, with the picture that `benchmarks.curves` draws of them."""
+    lines = ["![Completeness error against steps](completeness.png)\n"] if tables else []
+    for entry in tables:
+        lines += [_row([entry["title"], *map(str, entry["counts"])]), "|---" * (len(entry["counts"]) + 1) + "|"]
+        lines += [_row([name, *(f"{value:.0e}" for value in errors)]) for name, errors in entry["errors"].items()]
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _peers(result: dict[str, Any]) -> str:

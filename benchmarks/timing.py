@@ -52,7 +52,8 @@ def combine(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Reduce the same benchmark's runs in several processes to what is kept of them."""
     pairs = [_summary([run["pairs"][index] for run in runs]) for index in range(len(runs[0]["pairs"]))]
     facts = [_median_fact([run["facts"][index] for run in runs]) for index in range(len(runs[0].get("facts", [])))]
-    return {"processes": len(runs), "pairs": pairs, "facts": facts}
+    kept = {"tables": runs[0]["tables"]} if "tables" in runs[0] else {}
+    return {"processes": len(runs), "pairs": pairs, "facts": facts} | kept
 
 
 def _summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from gradtap.products import tangents_through
 from gradtap.quadrature import check_count, nodes_and_weights
 from gradtap.results import PathAttributions, TapValues
 from gradtap.slope_legs import leg_with, moving_together, slope_legs
-from gradtap.staging import Legs, Stage, Staged, expand, refuse_states
+from gradtap.staging import Legs, Stage, Staged, expand, refuse_states, weighed
 from gradtap.targets import Target
 from gradtap.types import Model, Structure, Tensor, TensorLike
 from gradtap.vectors import placeholder_like
@@ -190,7 +190,8 @@ class _Integral:
             ]
             parts["sums"] += self._sums(stage, start, found)
             most = max(most, steps)
-        parts["steps"] = [tf.fill(tf.shape(inputs[0])[:1], most)]
+        rows = inputs[0].shape[0]
+        parts["steps"] = [tf.fill(tf.shape(inputs[0])[:1] if rows is None else (rows,), most)]
         return parts
 
     def change(self, stages: list[Stage], inputs: list[Tensor], arrays: list[TensorLike]) -> dict[str, list[Tensor]]:
@@ -256,8 +257,8 @@ class _Integral:
             terms = [widen(t) for t in fetched[:count]]
             if by_flow:
                 terms = [t * widen(flow) for t, flow in zip(terms, fetched[count : 2 * count], strict=True)]
-            weighed = [_weighed(weights[part], term) for term in terms]
-            totals = weighed if not totals else [a + b for a, b in zip(totals, weighed, strict=True)]
+            sums = [weighed(weights[part], term) for term in terms]
+            totals = sums if not totals else [a + b for a, b in zip(totals, sums, strict=True)]
         if self.integrand == "slope_times_change":
             return [total * c for total, c in zip(totals, change, strict=True)]
         return totals
@@ -293,14 +294,4 @@ def _largest(sums: list[Tensor], change: Tensor) -> float:
 
 def _points(stage: Stage, start: list[Tensor], change: list[Tensor], nodes: Any) -> list[Tensor]:
     """Points of the line at each moved tap, ``(nodes, batch, ...)``, of the dtype of the activations."""
-    return [
-        tf.cast(s[None] + expand(nodes, c) * c[None], h.dtype)
-        for s, c, h in zip(start, change, stage.here, strict=True)
-    ]
-
-
-def _weighed(weights: Any, terms: Tensor) -> Tensor:
-    """The weighted sum over the first axis."""
-    if terms.shape[0] == 1:
-        return terms[0] * tf.constant(weights[0], terms.dtype)
-    return tf.tensordot(tf.cast(weights, terms.dtype), terms, 1)
+    return [tf.cast(s + expand(nodes, c) * c, h.dtype) for s, c, h in zip(start, change, stage.here, strict=True)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 import tensorflow as tf
 
 from gradtap import errors
@@ -64,9 +65,9 @@ class Legs:
         return Legs([replace(leg, cut=cut) for leg, cut in zip(self.legs, cuts, strict=True)], self.skipped)
 
     @property
-    def bytes_per_example(self) -> int:
-        """What the largest suffix takes."""
-        return max(leg.cut.bytes_per_example for leg in self.legs)
+    def rows_in_flight(self) -> int:
+        """How many examples the largest suffix is given at once where the caller does not say."""
+        return min(rows_in_flight(leg.cut.bytes_per_example, leg.cut.bytes_kept) for leg in self.legs)
 
 
 class Stage:
@@ -194,7 +195,7 @@ class Staged:
             return legs.with_xla() if trace.jit_compile else legs
 
         legs = program_for(graph, key, made)
-        most = settings.batch_size or rows_in_flight(legs.bytes_per_example)
+        most = settings.batch_size or legs.rows_in_flight
         inputs, seeds = len(graph.feeds), len(graph.draws)
         fed = len(self.target.values(graph, None))
 
@@ -250,6 +251,22 @@ def refuse_states(places: Sequence[Place]) -> None:
 
 
 def expand(value: Any, like: Tensor) -> Tensor:
-    """Numbers ``(runs,)`` shaped to be multiplied with ``(runs, batch, ...)``."""
-    tensor = tf.cast(tf.convert_to_tensor(value), like.dtype)
-    return tf.reshape(tensor, (-1, *([1] * like.shape.rank)))
+    """Numbers ``(runs,)`` shaped to be multiplied with ``(batch, ...)``, which gives ``(runs, batch, ...)``."""
+    shape = (-1, *([1] * like.shape.rank))
+    if isinstance(value, np.ndarray):  # one op in the place of three
+        return tf.constant(value.astype(like.dtype.as_numpy_dtype).reshape(shape))
+    return tf.reshape(tf.cast(tf.convert_to_tensor(value), like.dtype), shape)
+
+
+def weighed(weights: Any, terms: Tensor) -> Tensor:
+    """The weighted sum over the first axis, as a product of matrices: nothing else of the size of ``terms`` is made.
+
+    Args:
+      weights: Numbers ``(runs,)``, NumPy.
+      terms: ``(runs, ...)``.
+    """
+    row = weights.astype(terms.dtype.as_numpy_dtype)[None]
+    if terms.shape[0] == 1:
+        return terms[0] * row[0, 0]
+    shape = terms.shape[1:] if terms.shape[1:].is_fully_defined() else tf.shape(terms)[1:]
+    return tf.reshape(tf.linalg.matmul(row, tf.reshape(terms, (terms.shape[0], -1))), shape)

@@ -25,7 +25,8 @@ class Cut:
         weights alone.
       moved: How many tensors are moved.
       rows: Whether the suffix takes any number of examples: nothing goes around the moved tensors.
-      bytes_per_example: About what the suffix's activations take, float tensors of the forward pass.
+      bytes_per_example: What all of the suffix's activations take, float tensors of the forward pass.
+      bytes_kept: What of them a backward pass needs, so that it stays in memory until then.
     """
 
     prefix: Compiled
@@ -34,6 +35,11 @@ class Cut:
     moved: int
     rows: bool
     bytes_per_example: int
+    bytes_kept: int
+
+
+#: Ops that read the shape of a tensor and not its values.
+_SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike"})
 
 
 def cut_at(
@@ -75,7 +81,7 @@ def cut_at(
         suffix,
         len(moved),
         not around and all(tensor.shape.rank and tensor.shape[0] is None for tensor in moved),
-        _bytes_per_example(graph, needed & behind),
+        *_bytes_per_example(graph, needed & behind),
     )
 
 
@@ -96,12 +102,19 @@ def _around(
     return sorted(found.values(), key=lambda tensor: tensor.name)
 
 
-def _bytes_per_example(graph: ForwardGraph, ops: set[Operation]) -> int:
-    """The float tensors of the forward pass among the outputs of some ops; a free axis counts as 32."""
+def _bytes_per_example(graph: ForwardGraph, ops: set[Operation]) -> tuple[int, int]:
+    """Of the float tensors of the forward pass among the outputs of some ops: all, and those that the others read.
+
+    A free axis counts as 32.
+    """
     forward = set(graph.graph.get_operations()[: graph.forward_ops])
-    total = 0
+    backward = ops - forward
+    total = kept = 0
     for op in ops & forward:
         for tensor in op.outputs:
             if surgery.is_float(tensor) and tensor.shape.rank:
-                total += int(np.prod([s or 32 for s in tensor.shape[1:]], dtype=np.int64)) * tensor.dtype.size
-    return total
+                size = int(np.prod([s or 32 for s in tensor.shape[1:]], dtype=np.int64)) * tensor.dtype.size
+                total += size
+                if any(user in backward and user.type not in _SHAPES for user in tensor.consumers()):
+                    kept += size
+    return total, kept
