@@ -1,4 +1,4 @@
-"""Path methods of a float64 model keep float64: weights of the quadrature and baselines are never rounded to float32."""
+"""Path methods of a float64 model keep float64: weights of the quadrature and baselines are not rounded."""
 
 import keras
 import numpy as np
