@@ -1,4 +1,4 @@
-"""Paths of float64 models keep float64: weights, baselines and points."""
+"""Path methods of a float64 model keep float64: weights of the quadrature and baselines are not rounded."""
 
 import keras
 import numpy as np

@@ -10,7 +10,7 @@ from keras import layers
 
 import gradtap as gt
 from gradtap import attribution, errors
-from gradtap.quadrature import nodes_and_weights
+from gradtap.staged.quadrature import nodes_and_weights
 from reference import attributions as restated
 from reference.differences import assert_same_numbers
 from reference.models import draws, float64_policy

@@ -8,8 +8,9 @@ import pytest
 from keras import layers
 
 import gradtap as gt
-from gradtap import attribution, errors, noise
+from gradtap import attribution, errors
 from gradtap.attribution import expected, smooth
+from gradtap.staged import noise
 from reference import attributions as restated
 from reference.differences import assert_same_numbers
 from reference.models import draws, float64_policy

@@ -13,7 +13,7 @@ from gradtap.attribution.guided import deconvnet, guided_backprop, guided_grad_c
 from gradtap.attribution.paths import conductance, integrated_gradients, internal_influence
 from gradtap.attribution.score_maps import ablation_cam, score_cam
 from gradtap.attribution.smooth import smooth_grad
-from gradtap.baselines import at_tap
+from gradtap.staged.baselines import at_tap
 
 __all__ = [
     "ablation_cam",

@@ -9,17 +9,17 @@ import tensorflow as tf
 
 from gradtap import errors
 from gradtap.asking import Settings, Unconnected, address_key, ask, check_choice
-from gradtap.baselines import Baseline, BaselineReader
 from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery, walking
 from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.rules import in_force
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.graph.varying import Varying
-from gradtap.lift_rules import rules_for, without_rule
 from gradtap.results import PathAttributions, TapValues
-from gradtap.slope_legs import leg_with
-from gradtap.staging import Legs, Stage, Staged
+from gradtap.rules.lift import rules_for, without_rule
+from gradtap.staged.baselines import Baseline, BaselineReader
+from gradtap.staged.slope_legs import leg_with
+from gradtap.staged.stages import Legs, Stage, Staged
 from gradtap.targets import Target, as_target
 from gradtap.types import Address, Model, Operation, Structure, Tensor, TensorLike
 

@@ -9,14 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from gradtap.asking import Settings, Unconnected, address_key, ask
-from gradtap.baselines import reference_inputs
 from gradtap.graph import surgery
 from gradtap.graph.scores import widen
-from gradtap.noise import generator
-from gradtap.quadrature import check_count
 from gradtap.results import Attributions
-from gradtap.slope_legs import slope_legs
-from gradtap.staging import Stage, Staged, expand
+from gradtap.staged.baselines import reference_inputs
+from gradtap.staged.noise import generator
+from gradtap.staged.quadrature import check_count
+from gradtap.staged.slope_legs import slope_legs
+from gradtap.staged.stages import Stage, Staged, expand
 from gradtap.targets import as_target
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 

@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from gradtap.asking import Settings, Unconnected
 from gradtap.attributing import attribute
-from gradtap.class_maps import Grid, Layout, MapOptions, Upsample, mean_over_positions, spatial_axes
 from gradtap.graph import surgery
 from gradtap.graph.resolve import Place
 from gradtap.graph.scores import widen
 from gradtap.graph.tracing import ForwardGraph
-from gradtap.resizing import Interpolation
+from gradtap.maps.class_maps import Grid, Layout, MapOptions, Upsample, mean_over_positions, spatial_axes
+from gradtap.maps.resizing import Interpolation
 from gradtap.results import Attributions
 from gradtap.types import Address, Model, Structure, Tensor
 

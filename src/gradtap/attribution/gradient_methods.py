@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from gradtap.ablating import ablate
 from gradtap.asking import Settings, Unconnected, check_choice
 from gradtap.attributing import attribute
 from gradtap.graph import surgery
 from gradtap.results import Attributions
-from gradtap.staging import Stage
+from gradtap.staged.ablations import ablate
+from gradtap.staged.stages import Stage
 from gradtap.types import Address, Model, Structure, Tensor
 
 

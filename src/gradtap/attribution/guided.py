@@ -9,16 +9,16 @@ import tensorflow as tf
 
 from gradtap.asking import Settings, Unconnected, ask
 from gradtap.attributing import attribute
-from gradtap.class_maps import Layout, MapOptions, mean_over_positions
 from gradtap.differentiate import NamedRules, OfTarget, slopes_at
 from gradtap.graph import surgery
 from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.rules import in_force
 from gradtap.graph.scores import Score, widen
 from gradtap.graph.tracing import ForwardGraph
-from gradtap.resizing import Interpolation
+from gradtap.maps.class_maps import Layout, MapOptions, mean_over_positions
+from gradtap.maps.resizing import Interpolation
 from gradtap.results import Attributions
-from gradtap.rules import DECONVOLVED, GUIDED
+from gradtap.rules.rectifiers import DECONVOLVED, GUIDED
 from gradtap.targets import as_target
 from gradtap.types import Address, Model, Structure, Tensor
 

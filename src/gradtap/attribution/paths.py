@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from gradtap import errors
 from gradtap.asking import Settings, Unconnected
-from gradtap.baselines import Baseline, BaselineReader
 from gradtap.graph import surgery
-from gradtap.integrating import Path, integrate
-from gradtap.quadrature import Rule
 from gradtap.results import PathAttributions
+from gradtap.staged.baselines import Baseline, BaselineReader
+from gradtap.staged.integrals import Path, integrate
+from gradtap.staged.quadrature import Rule
 from gradtap.targets import as_target
 from gradtap.types import Address, Model, Structure
 

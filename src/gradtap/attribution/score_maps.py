@@ -7,16 +7,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from gradtap.ablating import ablate, score_legs
 from gradtap.asking import Settings, Unconnected, address_key, ask
-from gradtap.class_maps import Grid, Layout, MapOptions, Upsample
 from gradtap.graph import surgery
 from gradtap.graph.resolve import resolve
 from gradtap.graph.scores import widen
 from gradtap.graph.tracing import ForwardGraph
-from gradtap.resizing import Interpolation, resized
+from gradtap.maps.class_maps import Grid, Layout, MapOptions, Upsample
+from gradtap.maps.resizing import Interpolation, resized
 from gradtap.results import Attributions
-from gradtap.staging import Legs, Stage, Staged
+from gradtap.staged.ablations import ablate, score_legs
+from gradtap.staged.stages import Legs, Stage, Staged
 from gradtap.targets import as_target
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 

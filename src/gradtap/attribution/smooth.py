@@ -11,11 +11,11 @@ from gradtap import errors
 from gradtap.asking import Settings, Unconnected, address_key, ask, check_choice
 from gradtap.graph import surgery
 from gradtap.graph.scores import widen
-from gradtap.noise import generator, normal_like
-from gradtap.quadrature import check_count
 from gradtap.results import Attributions
-from gradtap.slope_legs import slope_legs
-from gradtap.staging import Stage, Staged
+from gradtap.staged.noise import generator, normal_like
+from gradtap.staged.quadrature import check_count
+from gradtap.staged.slope_legs import slope_legs
+from gradtap.staged.stages import Stage, Staged
 from gradtap.targets import as_target
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 

@@ -13,7 +13,7 @@ from gradtap import errors
 from gradtap.asking import check_choice
 from gradtap.graph.resolve import Place
 from gradtap.graph.tracing import ForwardGraph
-from gradtap.resizing import resized
+from gradtap.maps.resizing import resized
 from gradtap.types import Tensor
 
 #: ``"found"`` among the tokens of an image model, a size, or None for a map along the tokens.

@@ -18,7 +18,7 @@ from gradtap.graph.resolve import Place
 from gradtap.graph.surgery import is_float
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, not_finite, program_for, with_xla
-from gradtap.progress import tracked
+from gradtap.staged.progress import tracked
 from gradtap.targets import Target
 from gradtap.types import Tensor, TensorLike
 

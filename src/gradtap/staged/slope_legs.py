@@ -14,7 +14,7 @@ from gradtap.graph.cutting import cut_at
 from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.scores import Score
 from gradtap.graph.tracing import ForwardGraph
-from gradtap.staging import Leg, Legs, refuse_states
+from gradtap.staged.stages import Leg, Legs, refuse_states
 from gradtap.targets import Target
 from gradtap.types import Tensor
 

@@ -15,8 +15,8 @@ from gradtap.graph import surgery, walking
 from gradtap.graph.resolve import resolve
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.results import Attributions
-from gradtap.slope_legs import leg_with
-from gradtap.staging import Legs, Stage, Staged, refuse_states
+from gradtap.staged.slope_legs import leg_with
+from gradtap.staged.stages import Legs, Stage, Staged, refuse_states
 from gradtap.targets import Target, as_target
 from gradtap.types import Model, Structure, Tensor, TensorLike
 

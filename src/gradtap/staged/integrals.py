@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from gradtap import errors
 from gradtap.asking import Asked, Settings, address_key, ask, check_choice
-from gradtap.baselines import BaselineReader
 from gradtap.batching import join
 from gradtap.differentiate import slopes_at
 from gradtap.graph import explain, surgery, walking
@@ -18,10 +17,11 @@ from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.scores import widen
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.products import tangents_through
-from gradtap.quadrature import check_count, nodes_and_weights
 from gradtap.results import PathAttributions, TapValues
-from gradtap.slope_legs import leg_with, moving_together, slope_legs
-from gradtap.staging import Legs, Stage, Staged, expand, refuse_states, weighed
+from gradtap.staged.baselines import BaselineReader
+from gradtap.staged.quadrature import check_count, nodes_and_weights
+from gradtap.staged.slope_legs import leg_with, moving_together, slope_legs
+from gradtap.staged.stages import Legs, Stage, Staged, expand, refuse_states, weighed
 from gradtap.targets import Target
 from gradtap.types import Model, Structure, Tensor, TensorLike
 from gradtap.vectors import placeholder_like
