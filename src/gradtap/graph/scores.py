@@ -82,10 +82,13 @@ def saturation(value: Tensor, output: Tensor) -> Tensor | None:
     """
     if pre_squash(output) is None:
         return None
-    limits = finfo(output.dtype.as_numpy_dtype)  # type: ignore[no-untyped-call]
-    resolution = 2.0 * float(limits.eps)
-    smallest = float(limits.tiny)
-    return tf.reduce_any((1.0 - value < resolution) | (value < smallest))
+    return tf.reduce_any(at_limit(value, output.dtype))
+
+
+def at_limit(value: Tensor, dtype: Any) -> Tensor:
+    """Where a softmax or sigmoid is at 0 or 1, but for the rounding of the type that it was computed in."""
+    limits = finfo(dtype.as_numpy_dtype)  # type: ignore[no-untyped-call]
+    return (1.0 - value < 2.0 * float(limits.eps)) | (value < float(limits.tiny))
 
 
 def widen(tensor: Tensor) -> Tensor:

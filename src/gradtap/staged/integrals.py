@@ -221,8 +221,11 @@ class _Integral:
                 [],
                 "give the steps instead",
             )
+        seen: list[float] = []
         while (error := _largest(self._sums(stage, start, found), change)) > path.tolerance:
-            if 2 * steps > _MOST_STEPS:
+            seen.append(error)
+            # Rounding, or the kinks of a network, leave an error that more steps no longer make smaller.
+            if 2 * steps > _MOST_STEPS or (len(seen) > 3 and min(seen[-3:]) > 0.5 * min(seen[:-3])):
                 said = f"the completeness error is {error:.2g} after {steps} steps, above tolerance={path.tolerance:g}."
                 errors.warn(errors.GradtapWarning(said))
                 break

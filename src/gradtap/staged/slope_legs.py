@@ -74,4 +74,4 @@ def leg_with(
         further_feeds=further_feeds,
         held=score.held,
     )
-    return Leg(cut, moved, measured)
+    return Leg(cut, moved, measured, squashed=score.saturated is not None)

@@ -15,6 +15,7 @@ from gradtap.batching import rows_in_flight
 from gradtap.graph.cutting import Cut
 from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place
+from gradtap.graph.scores import at_limit
 from gradtap.graph.surgery import is_float
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, not_finite, program_for, with_xla
@@ -32,6 +33,7 @@ class Leg:
       moved: Where the suffix begins.
       measured: What the fetches are about, so many of each kind.
       aside: Whether it serves the other legs and has no result of its own.
+      squashed: Whether the target ends in a softmax or sigmoid, so that it can be saturated.
       reached: Whether the moved taps have a say in the target.
     """
 
@@ -39,6 +41,7 @@ class Leg:
     moved: list[Place]
     measured: list[Place]
     aside: bool = False
+    squashed: bool = False
     reached: bool = True
 
 
@@ -106,6 +109,8 @@ class Stage:
         self.batch: int | None = self.here[0].shape[0]
         together = leg.cut.rows and not coupled and self.batch is not None
         self._runs_at_once = max(1, at_once // max(self.batch or 1, 1)) if together else 1
+        #: Whether each example's target was saturated wherever it was looked at, ``(batch,)``; None where it cannot be.
+        self.saturated: Tensor | None = None
 
     def elsewhere(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The activations at the moved taps for other inputs."""
@@ -126,8 +131,15 @@ class Stage:
           further: What else the suffix takes, ``(batch, ...)`` each; the same for every run.
 
         Returns:
-          The fetches, ``(runs, batch, ...)`` each.
+          The fetches, ``(runs, batch, ...)`` each; the last is the target.
         """
+        fetched = self._run(points, further)
+        if self.leg.squashed:
+            now = tf.reduce_all(at_limit(fetched[-1], fetched[-1].dtype), 0)
+            self.saturated = now if self.saturated is None else self.saturated & now
+        return fetched
+
+    def _run(self, points: Sequence[Tensor], further: Sequence[Tensor]) -> list[Tensor]:
         runs = points[0].shape[0]
         if runs == 1:
             fetched = self.leg.cut.suffix(*(p[0] for p in points), *self._beside, *self._fed, *further)
@@ -209,8 +221,12 @@ class Staged:
                 parts = work(stages, list(given), list(rest[fed:]))
                 if settings.checks:
                     watch = _watched(graph.input_names, given, legs.measured, parts)
-                    watched[:] = watch
-                    parts["flags"] = [tf.stack([not_finite(tensor) for tensor in watch.values()])]
+                    flags = {name: not_finite(tensor) for name, tensor in watch.items()}
+                    rows = [stage.saturated for stage in stages if stage.saturated is not None]
+                    if rows:
+                        flags["saturated"] = tf.reduce_any(tf.stack(rows))
+                    watched[:] = flags
+                    parts["flags"] = [tf.stack(list(flags.values()))]
                 counts.update({name: len(tensors) for name, tensors in parts.items()})
                 return [tensor for tensors in parts.values() for tensor in tensors]
 
