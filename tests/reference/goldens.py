@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parents[1] / "goldens"
 #: Older versions of Keras round constants of gelu and of attention to float32, and differ by that from newer ones.
 IS_OLDER = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15)
 
-#: Arguments that Keras 3.6, the oldest that is supported, does not know yet; all are at their defaults in these models.
+#: Arguments that older versions of Keras do not know yet; all are at their defaults in these models.
 _NEWER = {
     "input_axes",
     "output_axes",
