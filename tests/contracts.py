@@ -42,12 +42,14 @@ class Method:
         ``"channels"``, or the ``"input"``.
       extra: Further keywords; a function makes one of the inputs.
       draws: What it draws at random, ``"noise"`` or ``"rows"`` of data; nothing where empty.
+      in_training: Whether it takes ``training=True``.
     """
 
     name: str
     gives: str = "activations"
     extra: dict[str, Any] = field(default_factory=dict)
     draws: str = ""
+    in_training: bool = True
 
     @property
     def label(self):
@@ -91,7 +93,7 @@ METHODS = [
     Method("guided_backprop"),
     Method("deconvnet"),
     Method("guided_grad_cam", "input"),
-    Method("deep_lift"),
+    Method("deep_lift", in_training=False),
 ]
 #: Those that are no methods.
 NO_METHODS = {"at_tap"}

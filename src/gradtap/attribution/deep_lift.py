@@ -57,7 +57,7 @@ def deep_lift(
       rule: ``"rescale"``.
       unconnected: See `gradtap.gradients`.
       batch_size: See `gradtap.gradients`.
-      training: See `gradtap.gradients`.
+      training: False: an example and its baseline would draw masks of their own.
       seed: See `gradtap.gradients`.
       checks: See `gradtap.gradients`.
 
@@ -83,6 +83,12 @@ def deep_lift(
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
     check_choice("rule", rule, ("rescale",))
+    if training:
+        raise errors.ArgumentError(
+            "deep_lift does not take training=True: an example and its baseline would draw masks of their own.",
+            [],
+            "training=False, or gt.attribution.integrated_gradients",
+        )
     wanted, start = as_target(target), BaselineReader(baseline)
     if start.is_at_tap:
         raise errors.ArgumentError(
@@ -126,11 +132,11 @@ def _legs(graph: ForwardGraph, settings: Settings, target: Target, at: Any) -> L
     with in_force(graph, rules_for(varying), among=varying.ops):
         kept, multipliers, skipped = slopes_at(graph, places, examples, repr(target), settings.unconnected, order=2)
     leg = leg_with(graph, moved, kept, [*multipliers, *(place.tensor for place in kept), score.value], score)
-    if not leg.cut.rows or settings.training:
+    if not leg.cut.rows:
         raise errors.ModelTypeError(
             "deep_lift runs examples and baselines as one batch, which this model does not take.",
             [("inputs", ", ".join(str(tuple(feed.shape)) for feed in graph.feeds))],
-            "build the model with a free batch axis, and leave training=False",
+            "build the model with a free batch axis",
         )
     return Legs([leg], skipped)
 
