@@ -56,6 +56,14 @@ def test_gradients_are_those_of_a_tape(body, float64):
     assert_same_numbers(gt.gradients(model, rows, target=1, at=":input").only, expected, 1e-13)
 
 
+def test_an_op_that_deep_lift_marked_keeps_the_gradient_of_its_own(float64):
+    model, rows = model_of(with_reversal), tf.constant(draws(3, 4))
+    before = gt.gradients(model, rows, target=1, at=":input").only
+    gt.attribution.deep_lift(model, rows, target=1)
+    after = gt.gradients(model, rows, target=gt.targets.contrast(1, lambda y: 0.0 * y[:, 0]), at=":input").only
+    assert_same_numbers(after, before, 1e-13)
+
+
 @pytest.mark.parametrize("body", BODIES, ids=lambda f: f.__name__)
 def test_an_outer_tape_meets_the_gradient_that_the_model_defines(body, float64):
     model, rows = model_of(body), tf.constant(draws(3, 4))
