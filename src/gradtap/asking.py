@@ -90,7 +90,7 @@ class Asked(NamedTuple):
 
     def later(self, name: str) -> Parts:
         """What one of the program's later programs gives on the same batch."""
-        more = self.program.later[name]
+        more = replace(self.program.later[name], target=self.program.target)
         return run_batch(more, self.inputs, seeds=self.seeds, values=self.values, batch_size=self.batch_size)
 
 

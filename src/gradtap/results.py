@@ -37,8 +37,12 @@ class TapValues(Mapping[str, Tensor]):
         self._places = {key: replace(place, tensor=None, state=None) for key, place in found.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the layers, which belong to a model: what is read back is indexed by address."""
-        return vars(self) | {"_places": {key: replace(place, layer=None) for key, place in self._places.items()}}
+        """All but the layers themselves, which belong to a model: what is read back is indexed by address."""
+        apart = {
+            key: replace(place, layer=place.layer and replace(place.layer, layer=None, classes=()))
+            for key, place in self._places.items()
+        }
+        return vars(self) | {"_places": apart}
 
     @classmethod
     def at(cls, places: Sequence[Place], tensors: Sequence[Tensor], **more: Any) -> Self:
@@ -227,6 +231,8 @@ class PathAttributions(Attributions):
     def delta(self) -> Any:
         """The sum of the attributions less the change of the target along the path, ``(batch,)``; computed when asked.
 
+        With the weights that the model then has: ask before it is trained on.
+
         Zero where the attributions account for all of it. For one tap, and for several on one path, a tensor; for
         several taps apart a mapping with one for each.
 
@@ -234,7 +240,16 @@ class PathAttributions(Attributions):
           MissingResultError: This result has none.
         """
         if self._delta is None:
-            raise errors.MissingResultError("this result has no completeness error.", [], "ask the method for it anew")
+            raise errors.MissingResultError(
+                "this result has no completeness error.",
+                [
+                    (
+                        "why",
+                        "the method has none, or a tf.function returned the result: it keeps values alone",
+                    )
+                ],
+                "integrated_gradients, conductance and deep_lift have one",
+            )
         return self._delta()
 
 

@@ -157,8 +157,8 @@ def score_cam(net, x, classes, tap, relu=True):
     for one, k, a in zip(x, classes, activations(net, x, tap), strict=True):
         scores = []
         for channel in np.moveaxis(a, -1, 0):
-            low, high = channel.min(), channel.max()
-            mask = (upsampled(channel, one.shape[:-1], "bilinear") - low) / (high - low)
+            large = upsampled(channel, one.shape[:-1], "bilinear")
+            mask = (large - large.min()) / (large.max() - large.min())
             scores.append(score(net, one[None] * mask[None, ..., None], [k])[0])
         weights = np.exp(scores) / np.sum(np.exp(scores))
         maps.append(sum(weight * a[..., i] for i, weight in enumerate(weights)))

@@ -13,12 +13,13 @@ from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery, walking
 from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.rules import in_force
+from gradtap.graph.scores import widen
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.graph.varying import Varying
 from gradtap.results import PathAttributions, TapValues
 from gradtap.rules.lift import rules_for, without_rule
 from gradtap.staged.baselines import Baseline, BaselineReader
-from gradtap.staged.slope_legs import leg_with
+from gradtap.staged.slope_legs import leg_with, moving_together, sums_together
 from gradtap.staged.stages import Legs, Stage, Staged
 from gradtap.targets import Target, as_target
 from gradtap.types import Address, Model, Operation, Structure, Tensor, TensorLike
@@ -83,19 +84,8 @@ def deep_lift(
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
     check_choice("rule", rule, ("rescale",))
-    if training:
-        raise errors.ArgumentError(
-            "deep_lift does not take training=True: an example and its baseline would draw masks of their own.",
-            [],
-            "training=False, or gt.attribution.integrated_gradients",
-        )
     wanted, start = as_target(target), BaselineReader(baseline)
-    if start.is_at_tap:
-        raise errors.ArgumentError(
-            "deep_lift runs the baseline through the model from its input on: at_tap(...) is no input.",
-            [],
-            "give an input, or a function of the inputs",
-        )
+    _check(start, training)
 
     def arrays(graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         return start.arrays(graph, [], batch)
@@ -107,16 +97,32 @@ def deep_lift(
         count = len(stage.leg.measured)
         found = [m[0] * (h[0] - h[1]) for m, h in zip(fetched[:count], fetched[count:], strict=True)]
         change = score[0] - score[1]
-        sums = [tf.reduce_sum(f, list(range(1, f.shape.rank))) for f in found]
+        wide = [tf.reduce_sum(widen(f), list(range(1, f.shape.rank))) for f in found]
+        sums = sums_together(stage.leg.measured, wide)
         return {"attributions": found, "delta": [s - tf.cast(change, s.dtype) for s in sums]}
 
     name = ("deep_lift", address_key(at))
     question = Staged(wanted, name, lambda graph, own: _legs(graph, own, wanted, at), work, arrays=arrays)
     program, parts = ask(model, inputs, question, settings)
     places, deltas = program.places, parts["delta"]
-    apart = TapValues(zip((place.key for place in places), deltas, strict=True))
+    apart = TapValues(zip(moving_together(places), deltas, strict=True))
     delta = deltas[0] if len(deltas) == 1 else apart
     return PathAttributions.at(places, parts["attributions"], skipped=program.skipped, delta=lambda: delta, steps=1)
+
+
+def _check(baseline: BaselineReader, training: bool) -> None:
+    if training:
+        raise errors.ArgumentError(
+            "deep_lift does not take training=True: an example and its baseline would draw masks of their own.",
+            [],
+            "training=False, or gt.attribution.integrated_gradients",
+        )
+    if baseline.is_at_tap:
+        raise errors.ArgumentError(
+            "deep_lift runs the baseline through the model from its input on: at_tap(...) is no input.",
+            [],
+            "give an input, or a function of the inputs",
+        )
 
 
 def _legs(graph: ForwardGraph, settings: Settings, target: Target, at: Any) -> Legs:
@@ -149,12 +155,18 @@ def _check_rules(graph: ForwardGraph, varying: Varying, places: Sequence[Place])
     """
     behind = walking.descendants([place.variable for place in places])
     lacking = [op for op in varying.ops if (op.graph is not graph.graph or op in behind) and without_rule(varying, op)]
-    errors.raise_all([_no_rule(op) for op in lacking[:4]])
+    by_type = {op.type: op for op in reversed(lacking)}
+    errors.raise_all([_no_rule(op) for op in list(by_type.values())[:4]])
 
 
 def _no_rule(op: Operation) -> errors.NoRuleError:
+    in_target = op.name.startswith("gradtap/")
     return errors.NoRuleError(
-        f"DeepLIFT has no rule for the op `{op.name}` ({op.type}), through which the target depends on the tap.",
+        f"DeepLIFT has no rule for the op `{op.name}` ({op.type}), "
+        + ("of the target." if in_target else "through which the target depends on the tap."),
         [],
-        ["tap a layer after it", "gt.attribution.integrated_gradients needs no rules"],
+        [
+            "another target: a class, a logit, a contrast" if in_target else "tap a layer after it",
+            "gt.attribution.integrated_gradients needs no rules",
+        ],
     )

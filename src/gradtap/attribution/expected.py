@@ -84,7 +84,7 @@ def expected_gradients(
     wanted = as_target(target)
 
     def work(stages: list[Stage], inputs: list[Tensor], arrays: list[TensorLike]) -> dict[str, list[Tensor]]:
-        given = reference_inputs(baselines, stages[0].graph)
+        given = reference_inputs(baselines, stages[0].graph, inputs)
         count = given[0].shape[0]
         draws = generator(seed, 2)
         rows = np.concatenate([draws.permutation(count) for _ in range(-(-samples // count))])[:samples]

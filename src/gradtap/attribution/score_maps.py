@@ -178,8 +178,9 @@ def ablation_cam(
 def _by_scores(activations: Tensor, model: Stage, layout: Layout, inputs: list[Tensor]) -> Tensor:
     laid = layout.laid(widen(activations))
     axes = list(range(1, layout.rank - 1))
-    low, high = tf.reduce_min(laid, axes, keepdims=True), tf.reduce_max(laid, axes, keepdims=True)
-    masks = resized(tf.math.divide_no_nan(laid - low, high - low), layout.size_over(inputs), "bilinear", axes)
+    large = resized(laid, layout.size_over(inputs), "bilinear", axes)
+    low, high = tf.reduce_min(large, axes, keepdims=True), tf.reduce_max(large, axes, keepdims=True)
+    masks = tf.math.divide_no_nan(large - low, high - low)
     masks = tf.transpose(masks, [masks.shape.rank - 1, *range(masks.shape.rank - 1)])[..., None]
     scores = []
     for part in model.parts(masks.shape[0], f"channels of {model.leg.measured[0].key}"):

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from gradtap import errors
 from gradtap.asking import check_choice
+from gradtap.graph import walking
 from gradtap.graph.resolve import Place
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.maps.resizing import resized
@@ -94,14 +95,20 @@ class Layout:
                 "tap a layer that returns (batch, ..., channels)",
             )
         tokens = tensor.shape.rank == 3 and options.grid is not None
-        image = _input_of_rank(graph, 4) if tokens else None
+        if isinstance(options.grid, tuple) and not tokens:
+            raise errors.ArgumentError(
+                f"grid={options.grid}: `{place.key}` returns no tokens (batch, tokens, channels).",
+                [("activations", str(tuple(tensor.shape)))],
+                "leave out the grid",
+            )
+        image = _input_of_rank(graph, 4, tensor) if tokens else None
         self._image = None if image is None else graph.feeds[image]
         self.is_grid = tokens and (image is not None or isinstance(options.grid, tuple))
         self._extra, self._grid = self._found_grid() if self.is_grid else (0, None)
         self.is_grid = self._grid is not None
         self.rank = 4 if self.is_grid else tensor.shape.rank
         #: Position of the input that the map lies over; None where there is none.
-        self.over = _input_of_rank(graph, self.rank)
+        self.over = _input_of_rank(graph, self.rank, tensor)
         if options.upsample == "input" and self.rank > 2 and self.over is None:
             raise errors.ArgumentError(
                 f'upsample="input": no input of the model lies as the map of `{place.key}` does.', [], "give a size"
@@ -184,9 +191,11 @@ def _grid_of(tokens: int, height: int, width: int) -> tuple[int, int] | None:
     return (rows, tokens // rows) if exact else None
 
 
-def _input_of_rank(graph: ForwardGraph, rank: int) -> int | None:
-    """The position of the first input of a rank."""
-    return next((i for i, feed in enumerate(graph.feeds) if feed.shape.rank == rank), None)
+def _input_of_rank(graph: ForwardGraph, rank: int, tensor: Tensor) -> int | None:
+    """The position of the first input of a rank that a tensor is made from."""
+    fitting = [i for i, feed in enumerate(graph.feeds) if feed.shape.rank == rank]
+    made_from = walking.ancestors([tensor]) if fitting else set()
+    return next((i for i in fitting if graph.feeds[i].op in made_from), None)
 
 
 def mean_over_positions(tensor: Tensor) -> Tensor:

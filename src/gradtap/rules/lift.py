@@ -55,7 +55,8 @@ def without_rule(varying: Varying, op: Operation) -> bool:
     given = varying.inputs(op)
     if op.type in ("Select", "SelectV2", "GatherV2", "GatherNd"):
         chooses = 0 if op.type.startswith("Select") else 1
-        return chooses in given  # what is chosen may change from the baseline to the input
+        # What is chosen may change from the baseline to the input. A mask that token ids make is taken as it is.
+        return chooses in given and _from_floats(varying, op.inputs[chooses])
     if op.type == "FusedBatchNormV3":
         return bool(op.get_attr("is_training")) or given != [0]
     if op.type in ELEMENTWISE:
@@ -64,6 +65,20 @@ def without_rule(varying: Varying, op: Operation) -> bool:
         BILINEAR | LINEAR | {"LogSoftmax", "Max", "MaxPool", "MaxPool3D", "Maximum", "Minimum", "RealDiv", "Softmax"}
     )
     return op.type not in known | {"SquaredDifference"}
+
+
+def _from_floats(varying: Varying, tensor: Tensor) -> bool:
+    """Whether a choice follows from varying floats, and not from token ids alone."""
+    seen: set[Any] = set()
+    stack = [tensor]
+    while stack:
+        one = stack.pop()
+        if one.ref() not in seen and one in varying:
+            if surgery.is_float(one):
+                return True
+            seen.add(one.ref())
+            stack += one.op.inputs
+    return False
 
 
 def _plain(op: Operation, *slopes: Tensor) -> list[Tensor | None]:

@@ -82,7 +82,9 @@ def score_legs(graph: ForwardGraph, settings: Settings, target: Target, at: Any,
     places = resolve(graph, at)
     with surgery.inside(graph.graph):
         score = target.build(graph)
-    kept, _, skipped = slopes_at(graph, places, score.value, repr(target), settings.unconnected)
+    kept, skipped = list(places), dict[str, str]()
+    if not aside:
+        kept, _, skipped = slopes_at(graph, places, score.value, repr(target), settings.unconnected)
     refuse_states(kept)
     legs = []
     for place in kept:

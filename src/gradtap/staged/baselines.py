@@ -41,10 +41,19 @@ def at_tap(value: Any) -> AtTap:
     Returns:
       A baseline, for the ``baseline=`` of a method that follows a path.
 
+    Raises:
+      ArgumentError: It is a function, text or None.
+
     Example:
       >>> at_tap(0.0)
       AtTap(value=0.0)
     """
+    if callable(value) or value is None or isinstance(value, (str, bytes)):
+        raise errors.ArgumentError(
+            f"at_tap({errors.received(value)}) is no value.",
+            [],
+            ["give a number, an array, or a mapping from address", "a baseline that is a function takes the inputs"],
+        )
     return AtTap(value)
 
 
@@ -125,17 +134,25 @@ class BaselineReader:
         return [known.get(p.key, known.get(str(p.tap), known.get(p.group))) for p in places]
 
 
-def reference_inputs(baselines: Structure, graph: ForwardGraph) -> list[Tensor]:
+def reference_inputs(baselines: Structure, graph: ForwardGraph, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Inputs that stand for what is usual, one tensor for each input of the model, any number of rows.
 
     Raises:
       InputShapeError: They do not fit the model, or differ in their numbers of rows.
     """
+    if callable(baselines) or isinstance(baselines, tf.data.Dataset):
+        raise errors.ArgumentError(
+            f"baselines={errors.received(baselines)} holds no arrays.",
+            [],
+            "give rows of data in the form of the model's inputs: next(iter(dataset.unbatch().batch(100)))",
+        )
     leaves = _leaves(baselines, graph)
     named = zip(graph.input_names, graph.feeds, leaves, strict=True)
     found = [
         tf.convert_to_tensor(_rows(leaf, feed, None, f"baselines for input `{name}`")) for name, feed, leaf in named
     ]
+    for rows, own in zip(found, inputs, strict=True):
+        _as_many(rows[:1], own)  # says so where they differ in shape
     counts = {tensor.shape[0] for tensor in found}
     if len(counts) != 1 or 0 in counts:
         raise errors.InputShapeError(
@@ -201,6 +218,13 @@ def _check_whole(array: Any, tensor: Tensor, what: str) -> None:
                 [],
                 ["give whole numbers: for token ids the id of a neutral token", "gt.attribution.at_tap(v)"],
             )
+        limits = tensor.dtype.limits
+        if np.any(values < limits[0]) or np.any(values > limits[1]):
+            raise errors.InputDtypeError(
+                f"the {what} holds numbers that {tensor.dtype.name}, the type the model takes, cannot hold.",
+                [("received", f"{values.min()} to {values.max()}"), ("it holds", f"{limits[0]} to {limits[1]}")],
+                "give numbers in this range",
+            )
 
 
 def _filled(inputs: Tensor, number: float, name: str) -> Tensor:
@@ -209,5 +233,14 @@ def _filled(inputs: Tensor, number: float, name: str) -> Tensor:
 
 
 def _as_many(baseline: Tensor, inputs: Tensor) -> Tensor:
-    """One row stands for every example; free axes of size one are spread as well."""
+    """One row stands for every example; axes of size one are spread as well."""
+    given, wanted = baseline.shape.as_list(), inputs.shape.as_list()
+    if len(given) == len(wanted) and any(
+        a not in (1, b) and None not in (a, b) for a, b in zip(given, wanted, strict=True)
+    ):
+        raise errors.InputShapeError(
+            f"the baseline has shape {tuple(given)}, the inputs {tuple(wanted)}.",
+            [],
+            ["give it the shape of the inputs, with one row for all or one for each", "a function of the inputs"],
+        )
     return tf.broadcast_to(baseline, tf.shape(inputs)) if baseline.shape.rank == inputs.shape.rank else baseline

@@ -20,7 +20,7 @@ from gradtap.products import tangents_through
 from gradtap.results import PathAttributions, TapValues
 from gradtap.staged.baselines import BaselineReader
 from gradtap.staged.quadrature import check_count, nodes_and_weights
-from gradtap.staged.slope_legs import leg_with, moving_together, slope_legs
+from gradtap.staged.slope_legs import leg_with, moving_together, slope_legs, sums_together
 from gradtap.staged.stages import Legs, Stage, Staged, expand, refuse_states, weighed
 from gradtap.targets import Target
 from gradtap.types import Model, Structure, Tensor, TensorLike
@@ -54,7 +54,7 @@ class Path:
         else:
             nodes_and_weights(self.rule, self.steps)
         tolerance = self.tolerance
-        if tolerance is not None and (isinstance(tolerance, bool) or not tolerance > 0):
+        if tolerance is not None and (isinstance(tolerance, (bool, str)) or not tolerance > 0):
             raise errors.ArgumentError(
                 f"tolerance={tolerance!r} is not a positive number.", [], "None leaves the steps"
             )
@@ -103,7 +103,7 @@ def integrate(
     asked: list[Asked] = []
     program, parts = ask(model, inputs, question, settings, asked)
     sums, measured, each = parts["sums"], program.places, along is not None
-    names = [place.key for place in measured] if each else list(moving_together(measured, joint))
+    names = list(moving_together(measured, joint))
     accounted = not (each and integrand == "slope")
 
     def delta() -> Any:
@@ -238,7 +238,7 @@ class _Integral:
         if self.integrand == "slope" and not self.along:
             found = [f * c for f, c in zip(found, _changes(stage, start), strict=True)]
         sums = [tf.reduce_sum(f, axis=list(range(1, f.shape.rank))) for f in found]
-        return sums if self.along else [tf.add_n(sums)]
+        return sums_together(stage.leg.measured, sums) if self.along else [tf.add_n(sums)]
 
     def _change(self, stage: Stage, start: list[Tensor]) -> Tensor:
         ends = [tf.stack([h, tf.broadcast_to(s, tf.shape(h))]) for h, s in zip(stage.here, start, strict=True)]

@@ -34,6 +34,12 @@ def moving_together(places: Sequence[Place], joint: bool = False) -> dict[str, l
     return found
 
 
+def sums_together(places: Sequence[Place], sums: Sequence[Tensor]) -> list[Tensor]:
+    """Sums at taps, added up over those that one address means."""
+    by_key = {place.key: value for place, value in zip(places, sums, strict=True)}
+    return [tf.add_n([by_key[place.key] for place in group]) for group in moving_together(places).values()]
+
+
 def slope_legs(graph: ForwardGraph, settings: Settings, target: Target, at: Any, *, joint: bool = False) -> Legs:
     """A leg for each group of taps; its suffix returns the slope at each tap of the group, then the target.
 

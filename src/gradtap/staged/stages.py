@@ -211,7 +211,7 @@ class Staged:
         inputs, seeds = len(graph.feeds), len(graph.draws)
         fed = len(self.target.values(graph, None))
 
-        def program(work: Work) -> Program:
+        def program(work: Work, checks: bool) -> Program:
             counts: dict[str, int] = {}
             watched: list[str] = []
 
@@ -219,7 +219,7 @@ class Staged:
                 given, drawn, rest = feeds[:inputs], feeds[inputs : inputs + seeds], feeds[inputs + seeds :]
                 stages = [Stage(graph, leg, given, drawn, rest[:fed], most, settings.training) for leg in legs.legs]
                 parts = work(stages, list(given), list(rest[fed:]))
-                if settings.checks:
+                if checks:
                     watch = _watched(graph.input_names, given, legs.measured, parts)
                     flags = {name: not_finite(tensor) for name, tensor in watch.items()}
                     rows = [stage.saturated for stage in stages if stage.saturated is not None]
@@ -234,8 +234,8 @@ class Staged:
             made.in_flight = None if settings.training else most
             return made
 
-        main = program(self._work)
-        main.later = {name: program(work) for name, work in self._later.items()}
+        main = program(self._work, settings.checks)
+        main.later = {name: program(work, False) for name, work in self._later.items()}
         return main
 
 
@@ -244,10 +244,8 @@ def _watched(
 ) -> dict[str, Tensor]:
     """What is looked at for NaN and infinity: the inputs, then the results."""
     found = {f"input `{name}`": tensor for name, tensor in zip(names, inputs, strict=True)}
-    results = [
-        (place.key, tensor) for tensors in parts.values() for place, tensor in zip(measured, tensors, strict=False)
-    ]
-    found |= {f"the result at `{key}`": tensor for key, tensor in results}
+    results = zip(measured, parts.get("attributions", ()), strict=False)
+    found |= {f"the result at `{place.key}`": tensor for place, tensor in results}
     return {name: tensor for name, tensor in found.items() if is_float(tensor)}
 
 
