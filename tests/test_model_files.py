@@ -79,7 +79,7 @@ def rewritten(source, target, **changes):
     return target
 
 
-def described(source, target, config, version="3.15.0"):
+def described(source, target, config, version=keras.__version__):
     """Copy an `.h5` file with another description of the model."""
     shutil.copy(source, target)
     with h5py.File(target, "a") as file:
