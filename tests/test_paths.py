@@ -318,3 +318,6 @@ def test_a_target_that_is_saturated_wherever_it_is_looked_at_is_said_to_be(metho
         getattr(attribution, method)(model, rows, **ask)
     model.get_layer("scores").set_weights([kernel, bias])
     getattr(attribution, method)(model, rows, **ask)
+    # A difference of two probabilities may be small or negative without being at a limit.
+    getattr(attribution, method)(model, rows, **ask | {"target": gt.targets.contrast(0, 1)})
+    getattr(attribution, method)(model, rows, **ask | {"target": gt.targets.contrast(1, 0)})

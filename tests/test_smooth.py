@@ -148,5 +148,5 @@ def test_baselines_that_do_not_fit():
         return lambda: attribution.expected_gradients(model, x, target=0, at="tap", baselines=baselines)
 
     refuses(errors.InputShapeError, ask(draws(2, 4, 6, 2)))
-    refuses(errors.InputShapeError, ask(draws(0, 5, 6, 2)), "rows")
+    refuses(errors.InputShapeError, ask(draws(0, 5, 6, 2)), "(0, 5, 6, 2)")
     refuses(errors.ArgumentError, ask([draws(2, 5, 6, 2), draws(2, 5, 6, 2)]), "2 arrays for 1 input")

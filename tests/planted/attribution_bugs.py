@@ -204,7 +204,7 @@ BUGS = [
     Bug(
         "saturation along a path is not said",
         "staged/slope_legs.py",
-        "squashed=score.saturated is not None",
+        "squashed=score.squashed",
         "squashed=False",
         ("test_paths.py", "-k", "saturated_wherever"),
     ),

@@ -25,12 +25,14 @@ class Score:
       value: One number per example, ``(batch,)``, float32 or wider.
       feeds: Placeholders for what the target brings along.
       saturated: Whether the score of some example is at the limit of a softmax or sigmoid: a boolean scalar.
+      squashed: Whether the value is itself what a softmax or sigmoid gives, so that its own size tells.
       held: What the inputs alone decide, ``(batch, ...)``: other activations at a tap do not change it.
     """
 
     value: Tensor
     feeds: list[Tensor] = field(default_factory=list)
     saturated: Tensor | None = None
+    squashed: bool = False
     held: list[Tensor] = field(default_factory=list)
 
 

@@ -80,4 +80,4 @@ def leg_with(
         further_feeds=further_feeds,
         held=score.held,
     )
-    return Leg(cut, moved, measured, squashed=score.saturated is not None)
+    return Leg(cut, moved, measured, squashed=score.squashed)

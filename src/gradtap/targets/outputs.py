@@ -29,7 +29,8 @@ class OneNumber:
     def build(self, graph: ForwardGraph) -> Score:
         value = widen(graph.outputs[0])
         value = value[:, 0] if value.shape.rank == 2 else value
-        return Score(value, saturated=saturation(value, graph.outputs[0]))
+        saturated = saturation(value, graph.outputs[0])
+        return Score(value, saturated=saturated, squashed=saturated is not None)
 
     def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         return []
@@ -144,7 +145,8 @@ class ClassScore(_OfOutput):
         scores = self._scores(graph)
         indices = tf.compat.v1.placeholder(tf.int32, (None, self.index.depth), name="class")
         value = _gather(scores, indices)
-        return Score(value, [indices], self._saturation(graph, value))
+        saturated = self._saturation(graph, value)
+        return Score(value, [indices], saturated, squashed=saturated is not None)
 
     def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         rows = self.index.fed_rows(batch)
@@ -171,7 +173,8 @@ class Predicted(_OfOutput):
     def build(self, graph: ForwardGraph) -> Score:
         winners = tf.argmax(pick_output(graph, self.output)[0], axis=-1, output_type=tf.int32)
         value = _gather(self._scores(graph), winners[:, None])
-        return Score(value, saturated=self._saturation(graph, value), held=[winners])
+        saturated = self._saturation(graph, value)
+        return Score(value, saturated=saturated, squashed=saturated is not None, held=[winners])
 
     def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         return []

@@ -124,7 +124,7 @@ class Contrast:
         flags = [s.saturated for s in (first, second) if s.saturated is not None]
         saturated = tf.reduce_any(tf.stack(flags)) if flags else None
         feeds, held = [*first.feeds, *second.feeds], [*first.held, *second.held]
-        return Score(first.value - second.value, feeds, saturated, held)
+        return Score(first.value - second.value, feeds, saturated, held=held)
 
     def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         return [*self.first.values(graph, batch), *self.second.values(graph, batch)]
