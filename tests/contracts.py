@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import zlib
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,18 @@ import gradtap as gt
 from reference.models import policy
 
 SIZE = (5, 5, 2)
+
+
+def made_once(make):
+    """Keep a model; it is made out of any graph, though a test may ask for it first inside of a `tf.function`."""
+
+    @cache
+    @wraps(make)
+    def kept(*how):
+        with tf.init_scope():
+            return make(*how)
+
+    return kept
 
 
 def usual(inputs):
@@ -124,7 +136,7 @@ def _made():
     ]
 
 
-@cache
+@made_once
 def plain(dtype="float64"):
     """The model that all others are compared with."""
     with policy(dtype, "float64" if dtype == "float64" else "float32"):
@@ -156,7 +168,7 @@ def subclassed():
         return _weighed(model)
 
 
-@cache
+@made_once
 def form(name):
     """The plain model in another form."""
     if name == "subclassed":
@@ -171,7 +183,7 @@ def form(name):
         return _weighed(keras.Sequential([keras.Input(SIZE), inside, *rest[1:]]))
 
 
-@cache
+@made_once
 def beside(kind):
     """The plain model with a second input, which adds nothing where it is zero, in a dict or in a list."""
     with policy("float64", "float64"):
@@ -184,7 +196,7 @@ def beside(kind):
         return _weighed(keras.Model(given, y))
 
 
-@cache
+@made_once
 def dropped():
     """The plain model with dropout."""
     with policy("float64", "float64"):
@@ -192,7 +204,7 @@ def dropped():
         return _weighed(keras.Sequential([keras.Input(SIZE), conv, layers.Dropout(0.4), *rest]))
 
 
-@cache
+@made_once
 def maze(kind):
     """A convolution that runs twice, once beside another output; or two frozen ones with the same weights."""
     with policy("float64", "float64"):
@@ -214,7 +226,7 @@ def maze(kind):
     return model
 
 
-@cache
+@made_once
 def tokens():
     """An embedding of ten ids."""
     embedding = layers.Embedding(10, 4, name="embedding")
