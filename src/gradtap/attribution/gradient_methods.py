@@ -10,6 +10,7 @@ import tensorflow as tf
 from gradtap.asking import Settings, Unconnected, check_choice
 from gradtap.attributing import attribute
 from gradtap.graph import surgery
+from gradtap.maps.class_maps import spatial_axes
 from gradtap.results import Attributions
 from gradtap.staged.ablations import ablate
 from gradtap.staged.stages import Stage
@@ -213,5 +214,4 @@ def _lost(stage: Stage, whole: Tensor, without: Tensor, inputs: list[Tensor]) ->
 
 
 def _over_positions(products: Tensor) -> Tensor:
-    axes = list(range(1, products.shape.rank - 1))
-    return tf.reduce_sum(products, axes) if axes else products
+    return tf.reduce_sum(products, spatial_axes(products))

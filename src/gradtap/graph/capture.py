@@ -69,7 +69,6 @@ class Recorder:
         self._layers = {id(named.layer): named for named in reversed(layers)}
         self._thread = threading.get_ident()
         self._graph: Any = None
-        self._active: list[str] = []
         self._calls_under_way: list[LayerCall] = []
         self._layers_under_way: list[weakref.ref[Layer]] = []
         self.calls: dict[str, list[LayerCall]] = {}

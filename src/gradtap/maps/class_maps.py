@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -69,10 +69,6 @@ class MapOptions:
 
 def _is_size(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) > 0
-
-
-#: From activations and gradients, ``(batch, *spatial, channels)``, what is summed over the channels.
-Weighting: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class Layout:
