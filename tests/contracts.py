@@ -106,6 +106,8 @@ METHODS = [
     Method("deconvnet"),
     Method("guided_grad_cam", "input"),
     Method("deep_lift", in_training=False),
+    Method("lrp", extra={"epsilon": 1e-15}),  # a further sum is one more place where it counts
+    Method("lrp", extra={"rule": "alpha_beta", "epsilon": 1e-15}),
 ]
 #: Those that are no methods.
 NO_METHODS = {"at_tap"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -302,6 +304,26 @@ def test_a_tolerance_that_rounding_keeps_out_of_reach_is_given_up():
         found = attribution.integrated_gradients(model, rows, target=1, steps=20, tolerance=1e-12)
     assert found.steps <= 20 * 2**6
     assert np.max(np.abs(found.delta)) < 1e-5
+
+
+def test_a_tolerance_goes_on_until_the_points_are_closer_than_a_narrow_step(float64):
+    """The first points all miss it, and their error does not come down."""
+    model = keras.Sequential(
+        [keras.Input((1,), dtype="float64"), layers.Lambda(lambda x: keras.ops.tanh(300 * (x - 0.3137)))]
+    )
+    found = attribution.integrated_gradients(model, [[1.0]], steps=4, tolerance=1e-4)
+    assert found.steps > 4 * 2**5
+    np.testing.assert_allclose(found.only, [[1 + np.tanh(300 * 0.3137)]], atol=1e-4)
+
+
+def test_a_warning_that_is_made_an_error_arrives_as_it_is(float64):
+    model = keras.Sequential([keras.Input((1,), dtype="float64"), layers.ReLU()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(errors.GradtapWarning, match="completeness error"):
+            attribution.integrated_gradients(
+                model, [[1.0]], baseline=-0.4142, rule="riemann_left", steps=2, tolerance=1e-12
+            )
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "smooth_grad", "score_cam", "ablation_cam", "conductance"])

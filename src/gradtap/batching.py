@@ -108,7 +108,7 @@ def _run(program: Program, feeds: Sequence[TensorLike]) -> Sequence[Tensor]:
         )
     except tf.errors.OpError as error:
         raise _run_error(error, feeds) from error
-    except errors.GradtapError:
+    except (errors.GradtapError, Warning):  # a warning, where the caller has made it an error
         raise
     except Exception as error:  # of Python code that runs with the graph, or of a tensor that was left in the model
         raise errors.ModelRunError(

@@ -200,12 +200,18 @@ class OfTarget:
         activations = [place.tensor for place in places]
         return {"gradients": slopes, "activations": activations, "outputs": graph.outputs, "score": [score.value]}
 
+    def slopes(
+        self, graph: ForwardGraph, places: list[Place], score: Score, unconnected: str
+    ) -> tuple[list[Place], list[Tensor], dict[str, str]]:
+        """What is handed back to each place, as `slopes_at` returns it."""
+        with in_force(graph, self.rules.by_op if self.rules else None):
+            return slopes_at(graph, places, score.value, repr(self.target), unconnected)
+
     def build(self, trace: Trace, graph: ForwardGraph, settings: Settings) -> Program:
         places = resolve(graph, self.at)
         with surgery.inside(graph.graph):
             score = self.target.build(graph)
-        with in_force(graph, self.rules.by_op if self.rules else None):
-            kept, slopes, skipped = slopes_at(graph, places, score.value, repr(self.target), settings.unconnected)
+        kept, slopes, skipped = self.slopes(graph, places, score, settings.unconnected)
         watch = watched(graph, kept) | {f"the gradient at `{p.key}`": s for p, s in zip(kept, slopes, strict=True)}
         with surgery.inside(graph.graph):
             parts = self.parts(graph, kept, slopes, score)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.planted import attribution_bugs, bugs
+from tests.planted import attribution_bugs, bugs, explanation_bugs
 from tests.planted.bugs import Bug
 
 ROOT = Path(__file__).parents[2]
@@ -37,9 +37,8 @@ def outcome(bug: Bug) -> str:
 
 
 def main(words: list[str]) -> int:
-    chosen = [
-        bug for bug in [*bugs.BUGS, *attribution_bugs.BUGS] if not words or any(word in bug.name for word in words)
-    ]
+    every = [*bugs.BUGS, *attribution_bugs.BUGS, *explanation_bugs.BUGS]
+    chosen = [bug for bug in every if not words or any(word in bug.name for word in words)]
     alive = 0
     for bug in chosen:
         found = outcome(bug)

@@ -10,6 +10,7 @@ from gradtap.attribution.expected import expected_gradients
 from gradtap.attribution.gradient_maps import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, xgrad_cam
 from gradtap.attribution.gradient_methods import activation_x_gradient, channel_importance, saliency
 from gradtap.attribution.guided import deconvnet, guided_backprop, guided_grad_cam
+from gradtap.attribution.lrp import lrp
 from gradtap.attribution.paths import conductance, integrated_gradients, internal_influence
 from gradtap.attribution.score_maps import ablation_cam, score_cam
 from gradtap.attribution.smooth import smooth_grad
@@ -32,6 +33,7 @@ __all__ = [
     "integrated_gradients",
     "internal_influence",
     "layer_cam",
+    "lrp",
     "saliency",
     "score_cam",
     "smooth_grad",

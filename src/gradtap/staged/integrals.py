@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import tensorflow as tf
+from ml_dtypes import finfo  # NumPy's own knows no bfloat16; Keras brings this one along
 
 from gradtap import errors
 from gradtap.asking import Asked, Settings, address_key, ask, check_choice
@@ -222,10 +223,13 @@ class _Integral:
                 "give the steps instead",
             )
         seen: list[float] = []
+        rounding = 64 * _spacing(stage.here[0]) * float(tf.reduce_max(tf.abs(change)))
         while (error := _largest(self._sums(stage, start, found), change)) > path.tolerance:
             seen.append(error)
-            # Rounding, or the kinks of a network, leave an error that more steps no longer make smaller.
-            if 2 * steps > _MOST_STEPS or (len(seen) > 3 and min(seen[-3:]) > 0.5 * min(seen[:-3])):
+            # More steps make an error of rounding no smaller. A larger one may come down once the points are closer
+            # than what is narrow on the path, as where a normalisation passes by a variance of zero.
+            patience = 3 if error < rounding else 6
+            if 2 * steps > _MOST_STEPS or (len(seen) > patience and min(seen[-3:]) > 0.5 * min(seen[:-3])):
                 said = f"the completeness error is {error:.2g} after {steps} steps, above tolerance={path.tolerance:g}."
                 errors.warn(errors.GradtapWarning(said))
                 break
@@ -288,6 +292,11 @@ class _Integral:
 def _changes(stage: Stage, start: list[Tensor]) -> list[Tensor]:
     """The whole way along the path at each moved tap."""
     return [widen(h) - widen(s) for h, s in zip(stage.here, start, strict=True)]
+
+
+def _spacing(tensor: Tensor) -> float:
+    """Of the numbers of a tensor's type, near one."""
+    return float(finfo(tensor.dtype.as_numpy_dtype).eps)  # type: ignore[no-untyped-call]
 
 
 def _largest(sums: list[Tensor], change: Tensor) -> float:
