@@ -58,8 +58,7 @@ def lrp(
       inputs and outputs are positive, as behind rectifiers, that is :math:`a_i (w_{ij} + \gamma w_{ij}^+)`;
     - ``"alpha_beta"``: :math:`\alpha` times the shares of the positive :math:`a_i w_{ij}` and :math:`b_j` among
       themselves, less :math:`\beta` times those of the negative ones;
-    - ``"z_box"``: :math:`a_i w_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-` with ``bounds`` :math:`(l, h)`, no bias; for the
-      layer that is given pixels;
+    - ``"z_box"``, for pixels: :math:`a_i w_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-` with ``bounds`` (l, h), no bias;
     - ``"flat"``: all inputs alike, no bias.
 
     What follows a layer alone and is affine, such as a batch normalisation, is folded into it. Activations hand on what
@@ -79,8 +78,7 @@ def lrp(
       gamma: How much contributions of the sign of the output are favoured; not negative.
       alpha: The weight of positive contributions, ``1 + beta``.
       beta: The weight of negative contributions; not negative.
-      bounds: Lowest and highest value of the inputs of layers under ``"z_box"``: numbers, or arrays that broadcast
-        against them.
+      bounds: Lowest and highest input of layers under ``"z_box"``: numbers, or arrays that broadcast against it.
       unconnected: See `gradtap.gradients`.
       batch_size: See `gradtap.gradients`.
       training: See `gradtap.gradients`.
@@ -107,24 +105,17 @@ def lrp(
       True
 
     References:
-      Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance Propagation,
-      https://doi.org/10.1371/journal.pone.0130140, 2015.
-      Montavon et al., Layer-Wise Relevance Propagation: An Overview, https://doi.org/10.1007/978-3-030-28954-6_10,
-      2019: gamma, and z-box.
-      Andeol et al., Learning Domain Invariant Representations by Joint Wasserstein Distance Minimization,
-      https://arxiv.org/abs/2106.04923, 2021: gamma for activations of both signs.
-      Arras et al., Explaining Recurrent Neural Network Predictions in Sentiment Analysis,
-      https://arxiv.org/abs/1706.07206, 2017: gates.
-      Ali et al., XAI for Transformers: Better Explanations through Conservative Propagation,
-      https://arxiv.org/abs/2202.07304, 2022: attention and layer normalisation.
+      Bach et al., On Pixel-Wise Explanations, https://doi.org/10.1371/journal.pone.0130140, 2015.
+      Montavon et al., LRP: An Overview, https://doi.org/10.1007/978-3-030-28954-6_10, 2019: gamma, z-box.
+      Andeol et al., https://arxiv.org/abs/2106.04923, 2021: gamma for activations of both signs.
+      Arras et al., https://arxiv.org/abs/1706.07206, 2017: gates of recurrent layers.
+      Ali et al., XAI for Transformers, https://arxiv.org/abs/2202.07304, 2022: attention, layer normalisation.
       Achtibat et al., AttnLRP, https://arxiv.org/abs/2402.05602, 2024: softmax, products of two signals.
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
-    composite = dict(rule) if isinstance(rule, Mapping) else {"**": rule}
-    rules = {
-        key: _rule(name, epsilon=epsilon, gamma=gamma, alpha=alpha, beta=beta, bounds=bounds)
-        for key, name in composite.items()
-    }
+    parameters: dict[str, Any] = {"epsilon": epsilon, "gamma": gamma, "alpha": alpha, "beta": beta, "bounds": bounds}
+    composite = rule if isinstance(rule, Mapping) else {"**": rule}
+    rules = {key: _rule(name, **parameters) for key, name in composite.items()}
     question = _Relevance(target, at, rules, everywhere=not isinstance(rule, Mapping), epsilon=epsilon)
     program, parts = ask(model, inputs, question, settings)
     return Attributions.at(program.places, parts["attributions"], skipped=program.skipped)
