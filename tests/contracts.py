@@ -109,8 +109,8 @@ METHODS = [
     Method("lrp", extra={"epsilon": 1e-15}),  # a further sum is one more place where it counts
     Method("lrp", extra={"rule": "alpha_beta", "epsilon": 1e-15}),
 ]
-#: Those that are no methods.
-NO_METHODS = {"at_tap"}
+#: Those that are no methods of this form: a kind of baseline, and what is asked of other models or in another way.
+NO_METHODS = {"at_tap", "attention_relevance", "attribution_patching"}
 
 
 def images(rows=3, dtype="float64", seed=0):

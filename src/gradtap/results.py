@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import tensorflow as tf
 
@@ -13,6 +13,11 @@ from gradtap import errors
 from gradtap.graph.resolve import Place
 from gradtap.tap import Tap
 from gradtap.types import Layer, Structure, Tensor
+
+_Values = TypeVar("_Values", bound="TapValues")
+
+#: An estimate that is off by more than this share of what it estimates has failed.
+_FAILED = 0.5
 
 
 class TapValues(Mapping[str, Tensor]):
@@ -108,6 +113,10 @@ class TapValues(Mapping[str, Tensor]):
         """The class name of the layer of each key; empty for an op."""
         return {key: place.layer.kind if place.layer else "" for key, place in self._places.items()}
 
+    def alike(self, kind: type[_Values], tensors: Iterable[Tensor], **more: Any) -> _Values:
+        """Other values at the same places."""
+        return kind(zip(self, tensors, strict=True), list(self._places.values()), **more)
+
     def __repr__(self) -> str:
         rows = [f"  {key!r}: {_describe(value)}" for key, value in self._values.items()]
         return f"{type(self).__name__}({{\n" + ",\n".join(rows) + "\n})" if rows else f"{type(self).__name__}({{}})"
@@ -196,6 +205,83 @@ class Attributions(TapValues):
     ) -> None:
         super().__init__(values, places)
         self.skipped = dict(skipped or {})
+
+
+class AttentionRelevance(Attributions):
+    """Relevance of tokens for each other; see `gradtap.attribution.attention_relevance`.
+
+    Args:
+      values: Pairs of a key and an attribution.
+      places: Where each attribution belongs.
+      skipped: Places that a pattern fits and that have no gradient, with the reason.
+      blocks: What each block adds, by its address, ``(batch, tokens, tokens)``.
+    """
+
+    def __init__(
+        self,
+        values: Iterable[tuple[str, Tensor]],
+        places: Sequence[Place] | None = None,
+        *,
+        skipped: Mapping[str, str] | None = None,
+        blocks: TapValues | None = None,
+    ) -> None:
+        super().__init__(values, places, skipped=skipped)
+        self.blocks = blocks if blocks is not None else TapValues([])
+
+
+class PatchingEffects(Attributions):
+    """Effects of clean activations in a corrupt run; see `gradtap.attribution.attribution_patching`.
+
+    Args:
+      values: Pairs of a key and the estimated effect of each unit.
+      places: Where each of them belongs.
+      skipped: Places that a pattern fits and that have no gradient, with the reason.
+      estimate: The sum at each tap, ``(batch,)``.
+      exact: What patching the tap was found to change, ``(batch,)``; None where it was not looked at.
+    """
+
+    def __init__(
+        self,
+        values: Iterable[tuple[str, Tensor]],
+        places: Sequence[Place] | None = None,
+        *,
+        skipped: Mapping[str, str] | None = None,
+        estimate: TapValues | None = None,
+        exact: TapValues | None = None,
+    ) -> None:
+        super().__init__(values, places, skipped=skipped)
+        self.estimate = estimate if estimate is not None else TapValues([])
+        self._exact = exact
+
+    @property
+    def exact(self) -> TapValues:
+        """What patching each tap alone was found to change, ``(batch,)``.
+
+        Raises:
+          MissingResultError: It was not looked at.
+        """
+        if self._exact is None:
+            raise errors.MissingResultError("no tap was patched by itself.", [], "call it with exact=True")
+        return self._exact
+
+    @property
+    def has_exact(self) -> bool:
+        """Whether each tap was patched by itself as well."""
+        return self._exact is not None
+
+    def relative_errors(self) -> dict[str, float]:
+        """How far the estimate is off at each tap: the sum of its errors over that of the effects, of all examples."""
+        found = {}
+        for key, exact in self.exact.items():
+            off = float(tf.reduce_sum(tf.abs(self.estimate[key] - tf.cast(exact, self.estimate[key].dtype))))
+            size = float(tf.reduce_sum(tf.abs(exact)))
+            found[key] = off / size if size else (float("inf") if off else 0.0)
+        return found
+
+    @property
+    def failures(self) -> list[str]:
+        """The taps where the linear estimate is off by more than half of the effect."""
+        return [key for key, error in self.relative_errors().items() if error > _FAILED]
 
 
 class PathAttributions(Attributions):

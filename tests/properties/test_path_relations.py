@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ import gradtap as gt
 from gradtap import attribution
 from properties.test_relations import BENDING, EXAMPLES, cases, close, scored, vectors
 
+pytestmark = pytest.mark.filterwarnings("ignore::gradtap.errors.SaturatedTargetWarning")
 #: Each example builds a graph of its own, so they are few in `make test`.
 relation = settings(
     max_examples=max(1, EXAMPLES // 40),

@@ -5,6 +5,8 @@ The input is one more tap: each method takes ``at=":input"`` as it takes any lay
 mapping from address to attribution.
 """
 
+from gradtap.attribution.activation_patching import attribution_patching
+from gradtap.attribution.attention import attention_relevance
 from gradtap.attribution.deep_lift import deep_lift
 from gradtap.attribution.expected import expected_gradients
 from gradtap.attribution.gradient_maps import grad_cam, grad_cam_plus_plus, hires_cam, layer_cam, xgrad_cam
@@ -20,6 +22,8 @@ __all__ = [
     "ablation_cam",
     "activation_x_gradient",
     "at_tap",
+    "attention_relevance",
+    "attribution_patching",
     "channel_importance",
     "conductance",
     "deconvnet",
