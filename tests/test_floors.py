@@ -27,6 +27,7 @@ FLOORS = [
         "maps",
         "rules",
         "attributing",
+        "predictions",
         "taplist",
         "listing",
     ],

@@ -25,7 +25,7 @@ _HOMES = {
     "trace": "gradtap.graph.model_files",
     "vjp": "gradtap.products",
 }
-_MODULES = ("attribution", "errors", "plot", "targets")
+_MODULES = ("attribution", "errors", "evaluate", "plot", "targets")
 
 __all__ = [
     "GradtapError",
@@ -33,6 +33,7 @@ __all__ = [
     "activations",
     "attribution",
     "errors",
+    "evaluate",
     "forget",
     "gradients",
     "hvp",
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gradtap import attribution, errors, plot, targets
+    from gradtap import attribution, errors, evaluate, plot, targets
     from gradtap.differentiate import activations, gradients
     from gradtap.errors import GradtapError
     from gradtap.graph.model_files import forget, trace

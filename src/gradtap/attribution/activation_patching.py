@@ -14,7 +14,8 @@ from gradtap.batching import dataset_batches, is_dataset
 from gradtap.differentiate import activations, gradients
 from gradtap.graph import surgery
 from gradtap.graph.scores import widen
-from gradtap.results import Activations, Gradients, PatchingEffects, TapValues
+from gradtap.predictions import held_target
+from gradtap.results import Gradients, PatchingEffects, TapValues
 from gradtap.staged.ablations import score_legs
 from gradtap.staged.stages import Stage, Staged
 from gradtap.targets import as_target
@@ -119,8 +120,7 @@ def _effects(
         "seed": settings.seed,
         "checks": settings.checks,
     }
-    if isinstance(target, str) and target == "predicted":
-        target = _predicted(activations(model, clean, at=":output", **same))
+    target = held_target(model, clean, target, settings)
     slopes = gradients(model, corrupt, target=target, at=at, **same | {"unconnected": settings.unconnected})
     found = activations(model, clean, at=list(slopes.taps().values()), **same)
     there = {key: found[tap] for key, tap in slopes.taps().items()}
@@ -175,16 +175,6 @@ def _patched(
     )
     _, parts = ask(model, corrupt, question, settings)
     return slopes.alike(TapValues, parts["changes"])
-
-
-def _predicted(outputs: Activations) -> Any:
-    if len(outputs) > 1 or outputs.only.shape.rank != 2:
-        raise errors.OutputChoiceError(
-            'target="predicted" needs one output of classes, (batch, classes).',
-            [("outputs", ", ".join(f"`{key}` {tuple(value.shape)}" for key, value in outputs.items()))],
-            "give the classes: gt.targets.class_score(k, output=...)",
-        )
-    return np.argmax(outputs.only, axis=1).tolist()
 
 
 def _check_shapes(clean: Structure, corrupt: Structure) -> None:

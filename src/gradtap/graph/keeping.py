@@ -7,8 +7,9 @@ recurrent layers were asked for.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +26,14 @@ _Shape = tuple[int | None, ...]
 
 
 class Graphs:
-    """The forward graphs of one model, to which it never refers but weakly."""
+    """The forward graphs of one model, to which it never refers but weakly.
 
-    def __init__(self) -> None:
+    Args:
+      stand_ins: Handles of variables that are read in the place of the model's own, by the identity of those.
+    """
+
+    def __init__(self, stand_ins: Mapping[int, Tensor] | None = None) -> None:
+        self._stand_ins = stand_ins or {}
         self._fingerprint: Fingerprint | None = None
         self._by_key: dict[Any, ForwardGraph] = {}
         self._shapes: dict[Any, list[tuple[_Shape, ...]]] = {}
@@ -78,6 +84,7 @@ class Graphs:
             attempts = [_free_axes(full, seen), _free_axes(full, ())]
             seen.append(shapes)
         graph = _first_that_traces(source, feeds, kind, list(dict.fromkeys([*attempts, full])))
+        graph.wrapped.stand_ins = self._stand_ins
         # Building made variables, and the model may have set flags of its own: this is what was traced.
         self._fingerprint = Fingerprint(source.kept_with)
         return graph
@@ -217,6 +224,12 @@ class Trace:
     def graphs(self) -> Graphs:
         """The graphs made so far, and the means to make more."""
         return self._graphs
+
+    def with_graphs(self, graphs: Graphs) -> Trace:
+        """The same model with graphs of its own."""
+        other = copy(self)
+        other._graphs = graphs
+        return other
 
     def forget(self) -> None:
         """Drop every graph that was made; the next use traces the model anew."""

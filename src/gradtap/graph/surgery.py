@@ -56,6 +56,7 @@ def wrap(function: Callable[..., Structure], specs: Sequence[Any]) -> Any:
     # The holder keeps the Python function, and with it the model that it closes over, for functions that make
     # variables. Ours makes none.
     wrapped._variable_holder._fn = None
+    wrapped.stand_ins = {}
     mark(filter(moments.is_mean, with_inner(wrapped.graph.get_operations())), moments.GRADIENT)
     return wrapped
 
@@ -168,7 +169,8 @@ def _part_of(wrapped: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -
         fed = {tensor.ref(): own for tensor, own in zip(feeds, given, strict=True)}
         for i, (external, internal) in enumerate(graph.captures):
             if internal.ref() in read and internal.ref() not in fed:
-                fed[internal.ref()] = part.capture(external, name=f"gradtap_captured_{i}")
+                read_instead = wrapped.stand_ins.get(id(external), external)
+                fed[internal.ref()] = part.capture(read_instead, name=f"gradtap_captured_{i}")
         for function in graph._functions.values():
             part._add_function(function)
         names = {reference.deref().name: own for reference, own in fed.items() if reference in read}

@@ -1,0 +1,89 @@
+"""The explanations that are evaluated: those of a method, or arrays that are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import tensorflow as tf
+
+from gradtap import errors
+from gradtap.asking import Settings
+from gradtap.graph.resolve import is_several
+from gradtap.results import Attributions, TapValues
+from gradtap.types import Model, Structure, Tensor
+
+#: A function that is called as the methods are, ``method(model, inputs, target=..., at=...)``.
+Method: TypeAlias = Callable[..., Mapping[str, Tensor]]
+#: Attributions, or what gives them.
+Explanation: TypeAlias = Method | Mapping[Any, Any] | Any
+
+
+def explained(model: Model, inputs: Structure, explanation: Explanation, target: Any, at: Any) -> TapValues:
+    """The attributions at the taps.
+
+    Args:
+      model: The model.
+      inputs: One batch.
+      explanation: A method, a mapping from address to array, or an array for the only tap.
+      target: See `gradtap.gradients`.
+      at: See `gradtap.gradients`.
+
+    Raises:
+      ArgumentError: What was given is no explanation.
+    """
+    if callable(explanation):
+        found = explanation(model, inputs, target=target, at=at)
+        if not isinstance(found, TapValues):
+            raise errors.ArgumentError(
+                f"the method returned {errors.received(found)}, and no attributions.",
+                [],
+                "give one of gradtap.attribution, or functools.partial of it for its keywords",
+            )
+        return found
+    if isinstance(explanation, TapValues):
+        return explanation
+    if isinstance(explanation, Mapping):
+        return Attributions([(str(key), tf.convert_to_tensor(value)) for key, value in explanation.items()])
+    if not isinstance(at, str) or not hasattr(explanation, "shape"):
+        raise errors.ArgumentError(
+            f"{errors.received(explanation)} is no explanation.",
+            [],
+            [
+                "a method: gt.attribution.saliency",
+                "a mapping from address to array",
+                "an array, where `at` is one address",
+            ],
+        )
+    return Attributions([(at, tf.convert_to_tensor(explanation))])
+
+
+def at_places(found: TapValues, keys: Sequence[str]) -> list[Tensor]:
+    """The attributions in the order of some places.
+
+    Raises:
+      ArgumentError: There is none for a place.
+    """
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise errors.ArgumentError(
+            "there are no attributions for some taps.",
+            [("missing", ", ".join(f"`{key}`" for key in missing)), ("given", ", ".join(f"`{key}`" for key in found))],
+            "explain and evaluate at the same addresses",
+        )
+    return [tf.convert_to_tensor(found[key]) for key in keys]
+
+
+def ask_of(settings: Settings, **more: Any) -> dict[str, Any]:
+    """The keywords of a call, for another call."""
+    return {
+        "batch_size": settings.batch_size,
+        "training": settings.training,
+        "seed": settings.seed,
+        "checks": settings.checks,
+    } | more
+
+
+def listed(at: Any) -> Any:
+    """Addresses as a list where they are several, so that they can be read more than once."""
+    return list(at) if is_several(at) else at
