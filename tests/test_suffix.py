@@ -14,7 +14,7 @@ from keras import layers
 import gradtap as gt
 from gradtap import errors
 from gradtap.graph import suffixes, surgery, walking
-from reference.differences import assert_same_numbers
+from reference.differences import assert_same_numbers, directional_difference
 from reference.models import draws, float64_policy
 from reference.smooth import KINDS, smooth
 
@@ -143,3 +143,47 @@ def test_mistakes_are_named():
         trace.suffix("tap", x)(draws(3, 4, 5))
     with pytest.raises(errors.InputDtypeError):
         trace.suffix("tap", x)("text")
+
+
+def test_tapes_through_a_cut_loop_and_more_gradients_of_the_whole_one(float64):
+    """Each gradient rewrites the loop and registers it under a name, for all graphs of the process."""
+    x = keras.Input((4, 2), dtype="float64")
+    h = layers.LSTM(3, return_sequences=True, name="tap")(x)
+    model = keras.Model(x, layers.Dense(4)(layers.LSTM(3, name="later")(h)))
+    rows = draws(2, 4, 2)
+    trace = gt.trace(model)
+    vectors = draws(2, 4, 3, seed=1)
+    for k in range(4):
+        found = gt.hvp(trace, rows, vectors, target=lambda y, k=k: y[:, k] ** (k + 2), at="tap").only
+        rest = trace.suffix("tap", rows)
+
+        def slope(a, k=k, rest=rest):
+            a = tf.convert_to_tensor(a)
+            with tf.GradientTape() as tape:
+                tape.watch(a)
+                score = rest(a)[:, k] ** (k + 2)
+            return tape.gradient(score, a).numpy()
+
+        a = gt.activations(trace, rows, at="tap").only.numpy()
+        assert_same_numbers(found, directional_difference(slope, a, vectors), 1e-5, floor=1e-7)
+
+
+def test_a_gradient_that_is_stopped_half_way_through_a_loop_leaves_a_model_that_can_be_asked(float64, monkeypatch):
+    """An interrupt between two of the changes that a gradient makes to a loop: the next call traces anew."""
+    x = keras.Input((4, 2), dtype="float64")
+    model = keras.Model(x, layers.Dense(2)(layers.LSTM(3, name="tap")(x)))
+    rows = draws(2, 4, 2)
+    expected = gt.gradients(model, rows, target=0, at=":input").only
+    original, calls = tf.gradients, []
+
+    def stopped(*args, **kwargs):
+        calls.append(original(*args, **kwargs))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tf, "gradients", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        gt.gradients(model, rows, target=lambda y: y[:, 1] ** 2, at=":input")
+    monkeypatch.setattr(tf, "gradients", original)
+    before = gt.trace(model).graphs.any_graph()
+    assert_same_numbers(gt.gradients(model, rows, target=0, at=":input").only, expected, 1e-12)
+    assert gt.trace(model).graphs.any_graph() is not before

@@ -155,7 +155,7 @@ BUGS = [
     Bug(
         "attribution: rectifiers inside of loops have no rule",
         "graph/rules.py",
-        "surgery.with_inner(graph.graph.get_operations()[: graph.forward_ops] if rules else [])",
+        "with_inner(graph.graph.get_operations()[: graph.forward_ops] if rules else [])",
         "graph.graph.get_operations()[: graph.forward_ops] if rules else []",
         ("test_guided.py", "-k", "loops and loop-"),
     ),

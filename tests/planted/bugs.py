@@ -174,7 +174,7 @@ BUGS = [
     ),
     Bug(
         "moments inside of branches and loops are missed",
-        "graph/surgery.py",
+        "graph/bodies.py",
         '_BODIES = ("_body_graph", "_true_graph", "_false_graph")',
         "_BODIES = ()",
         ("test_second_derivatives.py", "-k", "moments"),

@@ -12,6 +12,7 @@ from gradtap import errors
 from gradtap.asking import Settings, Unconnected, address_key, ask, check_choice
 from gradtap.differentiate import OfTarget, slopes_at
 from gradtap.graph import surgery, walking
+from gradtap.graph.bodies import with_inner
 from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.rules import in_force
 from gradtap.graph.scores import Score
@@ -198,7 +199,7 @@ class _Relevance(OfTarget):
 def _ops_of(graph: ForwardGraph, ops: Sequence[Operation], key: Any) -> list[Operation]:
     """The ops that a key of a composite means: those of a type, or those of the calls of layers."""
     if isinstance(key, str) and key in WITH_WEIGHTS:
-        return [op for op in surgery.with_inner(ops) if op.type == key]
+        return [op for op in with_inner(ops) if op.type == key]
     found: list[Operation] = []
     for place in resolve(graph, key):
         calls = graph.calls.get(place.tap.path, [])
@@ -209,7 +210,7 @@ def _ops_of(graph: ForwardGraph, ops: Sequence[Operation], key: Any) -> list[Ope
                 "a key of `rule` is an address of layers, a layer, a layer class, or a type of op",
             )
         call = calls[place.tap.call if isinstance(place.tap.call, int) else 0]
-        found += surgery.with_inner(ops[call.first_op : call.last_op])
+        found += with_inner(ops[call.first_op : call.last_op])
     return found
 
 

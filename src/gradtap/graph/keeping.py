@@ -19,6 +19,7 @@ from gradtap import errors
 from gradtap.graph.fingerprint import Fingerprint
 from gradtap.graph.inputs import Feeds
 from gradtap.graph.sources import Source
+from gradtap.graph.surgery import is_whole
 from gradtap.graph.tracing import TRACING, ForwardGraph, call_error, trace_forward
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 
@@ -54,6 +55,7 @@ class Graphs:
             with TRACING:
                 self._by_key, self._shapes = {}, {}
                 self._fingerprint = Fingerprint(source.kept_with)
+        self._by_key = {key: graph for key, graph in self._by_key.items() if is_whole(graph.graph)}
         kind = _kind(feeds, training, states)
         shapes = tuple(_static(t) for t in feeds.tensors)
         graph = self._by_key.get((kind, shapes))

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from gradtap.graph import surgery
+from gradtap.graph.bodies import with_inner
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.types import Operation, Tensor
 
@@ -44,7 +45,7 @@ def in_force(graph: ForwardGraph, rules: Rules | None, among: Iterable[Operation
       How many ops have a rule.
     """
     if among is None:
-        among = surgery.with_inner(graph.graph.get_operations()[: graph.forward_ops] if rules else [])
+        among = with_inner(graph.graph.get_operations()[: graph.forward_ops] if rules else [])
     ops = [op for op in among if op.type in (rules or {})]
     surgery.mark(ops, _GRADIENT, keep_own=True)
     token = _IN_FORCE.set(rules)

@@ -21,10 +21,8 @@ from tensorflow.python.framework import convert_to_constants, func_graph
 from tensorflow.python.framework import ops as ops_of_python
 
 from gradtap.graph import custom_gradients, moments, second_rules
+from gradtap.graph.bodies import give_names_of_their_own, with_inner
 from gradtap.types import Compiled, Operation, Structure, Tensor
-
-#: Where a loop or a condition keeps the graphs that its own gradient is built from.
-_BODIES = ("_body_graph", "_true_graph", "_false_graph")
 
 #: Where a marked op keeps the name of a gradient of its own.
 _OWN_GRADIENT = "_gradtap_own_gradient"
@@ -59,32 +57,6 @@ def wrap(function: Callable[..., Structure], specs: Sequence[Any]) -> Any:
     wrapped.stand_ins = {}
     mark(filter(moments.is_mean, with_inner(wrapped.graph.get_operations())), moments.GRADIENT)
     return wrapped
-
-
-def with_inner(ops: Iterable[Operation]) -> Iterator[Operation]:
-    """Some ops, and those of the bodies of the loops and of the branches among them, which gradients are built from."""
-    for op in ops:
-        yield op
-        for name in _BODIES:
-            body = getattr(op, name, None)
-            if body is not None:
-                yield from with_inner(body.get_operations())
-
-
-def bodies(op: Operation) -> Iterator[tuple[Any, list[tuple[int, Tensor]], bool]]:
-    """The graphs inside of a loop or a branch.
-
-    Yields:
-      A graph, pairs of the position of an input of the op and the tensor that it is inside, and whether the graph runs
-      again on what it returns.
-    """
-    body = getattr(op, "_body_graph", None)
-    if body is not None:
-        yield body, list(enumerate(body.inputs)), True
-    for name in ("_true_graph", "_false_graph"):
-        branch = getattr(op, name, None)
-        if branch is not None:
-            yield branch, [(i + 1, tensor) for i, tensor in enumerate(branch.inputs)], False
 
 
 def op_like(op: Operation, inputs: Sequence[Tensor]) -> Operation:
@@ -241,6 +213,11 @@ def op_count(graph: Any) -> int:
     return int(graph.version)
 
 
+def is_whole(graph: Any) -> bool:
+    """Whether no gradient was stopped half way through a loop of the graph."""
+    return bool(getattr(graph, "gradtap_is_whole", True))
+
+
 def differentiate(
     score: Tensor | list[Tensor], tensors: Sequence[Tensor], *, order: int = 1, apart: bool = False
 ) -> list[Tensor | None]:
@@ -257,8 +234,12 @@ def differentiate(
     """
     graph = (score[0] if isinstance(score, list) else score).graph
     before = op_count(graph)
+    # A gradient changes the loops that it goes through, in several steps. What was stopped between two of them leaves a
+    # graph of which nothing more can be asked.
+    graph.gradtap_is_whole = not give_names_of_their_own(graph.get_operations())
     with inside(graph), moments.first_order() if order == 1 else nullcontext():
         gradients = tf.gradients(score, list(tensors), stop_gradients=list(tensors) if apart else None)
+        graph.gradtap_is_whole = True
         # A gather's gradient comes as slices; what a caller sees is always dense.
         dense = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
     for op in with_inner(graph.get_operations()[before:]):
@@ -286,6 +267,7 @@ def vectorised_gradients(value: Tensor, tensors: Sequence[Tensor], rows: Tensor)
             tf.zeros_like(t) if s is None else tf.convert_to_tensor(s) for t, s in zip(tensors, slopes, strict=True)
         ]
 
+    give_names_of_their_own(value.graph.get_operations())
     with inside(value.graph), moments.first_order():
         return list(tf.vectorized_map(one, rows))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gradtap.graph import surgery
+from gradtap.graph.bodies import bodies
 from gradtap.types import Operation, Tensor
 
 #: What these give does not depend on the values of what they are given.
@@ -44,7 +45,7 @@ class Varying:
             given = self.inputs(op)
             if not given or op.type in _OF_SHAPES:
                 continue
-            for graph, inside, again in surgery.bodies(op):
+            for graph, inside, again in bodies(op):
                 self._enter(graph, [tensor for i, tensor in inside if i in given], again)
             self._refs |= {tensor.ref() for tensor in op.outputs} - self._held
             if any(_carries(op.inputs[i]) for i in given) and any(_carries(tensor) for tensor in op.outputs):

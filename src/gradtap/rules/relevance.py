@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from gradtap.graph import surgery
+from gradtap.graph.bodies import bodies
 from gradtap.graph.rules import Rules
 from gradtap.graph.varying import Varying
 from gradtap.rules.layer_rules import (
@@ -119,7 +120,7 @@ class Flow:
             if op.outputs[0].ref() not in self._known:
                 continue
             yield op
-            for graph, _, _ in surgery.bodies(op):
+            for graph, _, _ in bodies(op):
                 yield from self._reached([t for t in graph.outputs if _carries(t)], set())
             stack += [op.inputs[i] for i in self.takers(op)]
 
