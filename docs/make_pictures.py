@@ -1,7 +1,8 @@
 """Make the pictures of ``docs/real-networks.md``, and write the measured figures into the page.
 
-Run ``python docs/make_pictures.py`` for all of them, or name some: ``photographs``, ``minilm``, ``notes``. What an
-example needs installed stands at its head, in ``docs/examples``. The first takes minutes on two cores.
+Run ``python docs/make_pictures.py`` for all of them, or name some: ``photographs``, ``visualised``, ``minilm``,
+``notes``. What an example needs installed stands at its head, in ``docs/examples``. The first two take minutes on two
+cores.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 IMAGES = DOCS / "images"
 PAGE = DOCS / "real-networks.md"
-EXAMPLES = ("photographs", "minilm", "notes")
+EXAMPLES = ("photographs", "visualised", "minilm", "notes")
 
 
 def marks(name: str) -> tuple[str, str]:

@@ -27,6 +27,7 @@ RETURNED = {
     "TapList": "gradtap.listing",
     "TapEntry": "gradtap.listing",
     "Trace": "gradtap.graph.model_files",
+    "Visualisation": "gradtap.activation_maximisation",
 }
 
 SECTIONS = ("Args", "Returns", "Yields", "Raises", "Example", "References")

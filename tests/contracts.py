@@ -53,7 +53,8 @@ class Method:
       gives: What its result has the shape of: the ``"activations"``, a ``"map"`` of them without channels, the
         ``"channels"``, or the ``"input"``.
       extra: Further keywords; a function makes one of the inputs.
-      draws: What it draws at random, ``"noise"`` or ``"rows"`` of data; nothing where empty.
+      draws: What it draws at random, ``"noise"``, ``"rows"`` of data or ``"masks"``; nothing where
+        empty.
       in_training: Whether it takes ``training=True``.
     """
 
@@ -102,6 +103,8 @@ METHODS = [
     Method("xgrad_cam", "map", {"relu": False}),
     Method("score_cam", "map", {"relu": False}),
     Method("ablation_cam", "map", {"relu": False}),
+    Method("occlusion", "map", {"window": 2}),
+    Method("rise", "map", {"masks": 6, "cells": 3, "seed": 1}, draws="masks"),
     Method("guided_backprop"),
     Method("deconvnet"),
     Method("guided_grad_cam", "input"),

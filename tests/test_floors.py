@@ -31,7 +31,16 @@ FLOORS = [
         "taplist",
         "listing",
     ],
-    ["attribution", "curvature", "attacks", "receptive", "concepts", "flow", "evaluate"],
+    [
+        "attribution",
+        "activation_maximisation",
+        "curvature",
+        "attacks",
+        "receptive",
+        "concepts",
+        "flow",
+        "evaluate",
+    ],
     ["dataset"],
     ["plot", "report", "app", "cli", "demo", "__main__"],
 ]
@@ -105,6 +114,7 @@ def test_names_say_something_and_files_can_be_held_in_mind():
         "patch",
         "jacobian",
         "forget",
+        "visualise",
     }
     assert public == set(), "a module with the name of a public function would be bound over it"
     for path in FILES:

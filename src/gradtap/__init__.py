@@ -23,6 +23,7 @@ _HOMES = {
     "patch": "gradtap.patching",
     "taps": "gradtap.listing",
     "trace": "gradtap.graph.model_files",
+    "visualise": "gradtap.activation_maximisation",
     "vjp": "gradtap.products",
 }
 _MODULES = ("attribution", "errors", "evaluate", "plot", "targets")
@@ -44,11 +45,13 @@ __all__ = [
     "taps",
     "targets",
     "trace",
+    "visualise",
     "vjp",
 ]
 
 if TYPE_CHECKING:
     from gradtap import attribution, errors, evaluate, plot, targets
+    from gradtap.activation_maximisation import visualise
     from gradtap.differentiate import activations, gradients
     from gradtap.errors import GradtapError
     from gradtap.graph.model_files import forget, trace

@@ -14,6 +14,7 @@ from gradtap.attribution.gradient_methods import activation_x_gradient, channel_
 from gradtap.attribution.guided import deconvnet, guided_backprop, guided_grad_cam
 from gradtap.attribution.lrp import lrp
 from gradtap.attribution.paths import conductance, integrated_gradients, internal_influence
+from gradtap.attribution.perturbation import occlusion, rise
 from gradtap.attribution.score_maps import ablation_cam, score_cam
 from gradtap.attribution.smooth import smooth_grad
 from gradtap.staged.baselines import at_tap
@@ -38,6 +39,8 @@ __all__ = [
     "internal_influence",
     "layer_cam",
     "lrp",
+    "occlusion",
+    "rise",
     "saliency",
     "score_cam",
     "smooth_grad",
