@@ -25,13 +25,14 @@ _HOMES = {
     "trace": "gradtap.graph.model_files",
     "vjp": "gradtap.products",
 }
-_MODULES = ("attribution", "errors", "plot", "targets")
+_MODULES = ("attribution", "concepts", "errors", "plot", "targets")
 
 __all__ = [
     "GradtapError",
     "Tap",
     "activations",
     "attribution",
+    "concepts",
     "errors",
     "forget",
     "gradients",
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gradtap import attribution, errors, plot, targets
+    from gradtap import attribution, concepts, errors, plot, targets
     from gradtap.differentiate import activations, gradients
     from gradtap.errors import GradtapError
     from gradtap.graph.model_files import forget, trace
