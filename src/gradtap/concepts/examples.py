@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -45,6 +46,8 @@ def read_sets(model: Model, sets: Mapping[str, Structure], at: Any, settings: Se
       IntegerTapError: A tap holds no real numbers.
       InputShapeError: The activations of two sets differ in shape.
     """
+    # What is not finite is an error here, and no warning before it.
+    settings = replace(settings, checks=False)
     places: list[Place] = []
     read: dict[str, list[_Array]] = {}
     for label, examples in tracked(sets.items(), len(sets), "sets of examples"):

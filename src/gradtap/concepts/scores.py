@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from gradtap import errors
+
 _Array: TypeAlias = np.ndarray[Any, Any]
 
 _COLUMNS = ("concept", "tap", "score", "+/-", "random", "p", "p corrected", "significant", "accuracy")
@@ -91,12 +93,15 @@ class ConceptTest(Sequence[ConceptScore]):
         """The row of a concept; the tap may be left out where there is one.
 
         Raises:
-          KeyError: There is no such row, or there are several.
+          MissingResultError: There is no such row, or there are several.
         """
         found = [row for row in self.rows if row.concept == concept and tap in (None, row.tap)]
         if len(found) != 1:
-            have = ", ".join(f"({row.concept!r}, {row.tap!r})" for row in self.rows)
-            raise KeyError(f"{len(found)} rows are of {concept!r} at {tap!r}; there are {have}")
+            raise errors.MissingResultError(
+                f"{len(found) or 'no'} rows are of {concept!r}" + (f" at {tap!r}." if tap is not None else "."),
+                [("it holds", ", ".join(f"({row.concept!r}, {row.tap!r})" for row in self.rows[:12]))],
+                "name a concept and a tap of these",
+            )
         return found[0]
 
     def table(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,7 +18,7 @@ from gradtap.concepts.significance import holm, permutation_p, rank_p, smallest_
 from gradtap.graph import surgery
 from gradtap.staged.noise import generator
 from gradtap.staged.progress import tracked
-from gradtap.targets import as_target
+from gradtap.targets import Target, as_target
 from gradtap.types import Address, Model, Structure
 
 _Array: TypeAlias = np.ndarray[Any, Any]
@@ -68,26 +69,20 @@ def tcav(
     seed: int | None = 0,
     checks: bool = True,
 ) -> ConceptTest:
-    r"""Testing with concept activation vectors: for which share of inputs does the target rise along a concept?
+    r"""Testing with concept activation vectors (TCAV): for which share of inputs a target rises along a concept.
 
     With the concept's vector :math:`v` at a tap, of `concept_vector` against a random set, and the gradient there of
     the target :math:`F` of each of :math:`N` inputs, the score is
 
-    .. math:: \frac{1}{N} \#\Big\{n : v \cdot \frac{\partial F_n}{\partial a_n} > 0\Big\} .
+    .. math:: \frac{1}{N} \#\Big\{n : v \cdot \frac{\partial F_n}{\partial a_n} > 0\Big\} ,
 
-    There is one for each random set. They are compared with scores of random sets in the place of the concept. The
-    tests are two-sided: along a concept a target may fall. Holm's correction is for all concepts and taps.
+    one for each random set. They are compared with scores of random sets in the place of the concept, two-sided: along
+    a concept a target may fall. ``test="scores"`` permutes scores, each random set against the next one being the
+    others; as the paper's t-test it finds far more than alpha where examples mean nothing, since a concept's scores
+    share its examples. ``test="sets"`` ranks the concept's mean score among those of the random sets, each against all
+    others: at most alpha, but it takes ``1 / alpha`` random sets of the concept's size for each row.
 
-    ``test="scores"`` compares means as the paper does, whose scores of random sets against each other are here those of
-    each against the next one. Its p-value is by permutation and not by a t-test: scores are often all equal, or 0 and
-    1. It takes a concept's scores for independent although all share the concept's examples, so what it finds may not
-    be found again with other examples: for examples that mean nothing it gives many more false alarms than alpha.
-    ``test="sets"`` counts each set once: the rank of the concept's mean score among those of the random sets, each
-    against all others. Its false alarms are at most alpha whatever the scores share, but it takes random sets of the
-    concept's size and kind, and many: ``1 / alpha`` times the number of concepts and taps, at least.
-
-    The gradients of the inputs are computed once, and of each nothing is kept but its products with all vectors. Of the
-    examples the activations at all taps are kept.
+    Of the gradients nothing is kept but their products with the vectors; of examples, their activations at all taps.
 
     Args:
       model: See `gradtap.gradients`.
@@ -98,72 +93,90 @@ def tcav(
       random: A list of sets of random examples, two at least; with ``runs`` one set, in which the others are drawn.
       runs: So many random sets of equal size are drawn from ``random``, with no example in two of them.
       test: ``"scores"`` or ``"sets"``.
-      alpha: The allowed chance of any false alarm among all rows.
+      alpha: The allowed chance of any false alarm; Holm's correction is for all rows.
       penalty: See `concept_vector`.
       held_out: See `concept_vector`.
       unconnected: See `gradtap.gradients`.
-      batch_size: Most examples in flight at once; None chooses it from the size of the activations for gradients.
+      batch_size: See `gradtap.gradients`; None chooses it for the gradients from the size of the activations.
       training: See `gradtap.gradients`.
-      seed: Draws the random sets, which examples are held out, and permutations; None draws anew.
-      checks: See `gradtap.gradients`. Also warn of vectors that are no better than chance, and of too few random sets.
+      seed: Draws random sets, held-out examples and permutations; None draws anew.
+      checks: See `gradtap.gradients`. Also warn of vectors no better than chance, and of too few random sets.
 
     Returns:
-      `ConceptTest`: its ``.rows`` have one `ConceptScore` for each tap and concept, with ``.scores`` ``(sets,)``, their
-      mean ``.score``, ``.p_value``, ``.p_corrected``, ``.significant`` and ``.accuracy``; it prints as a table.
+      `ConceptTest`: its ``.rows`` have one `ConceptScore` for each tap and concept; it prints as a table.
 
     Raises:
-      ArgumentError: Fewer than two random sets, an empty set, activations that are not finite.
-      InputShapeError: The activations of two sets differ in shape.
-      GradtapError: Anything else that is wrong. Each cause has a class and a page in ``docs/errors``.
+      GradtapError: One class for each cause; ``docs/errors`` has a page for each.
 
     Example:
-      A model that adds up four numbers: its output rises along brighter, whatever the input.
-
       >>> import gradtap as gt, keras, numpy as np
       >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, kernel_initializer="ones")])
-      >>> x = np.random.default_rng(0).normal(size=(100, 4))
-      >>> found = gt.concepts.tcav(model, x, {"bright": x[:20] + 3.0}, at=":input", random=x, runs=5)
-      >>> found.rows[0].score, found.rows[0].significant
+      >>> x = np.random.default_rng(0).normal(size=(200, 4))
+      >>> (row,) = gt.concepts.tcav(model, x, {"bright": x[:20] + 3.0}, at=":input", random=x, runs=20)
+      >>> row.score, row.significant
       (1.0, True)
 
     References:
       Kim, Wattenberg, Gilmer, Cai, Wexler, Viegas, Sayres, Interpretability Beyond Feature Attribution,
       https://arxiv.org/abs/1711.11279, 2018.
-      Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 6, 1979.
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
-    check_fit(penalty, held_out)
-    check_choice("test", test, ("scores", "sets"))
-    _check(concepts, alpha)
-    named = random_sets(random, runs)
-    wanted = as_target(target)
-    places = built(model, inputs, Sensitivity(wanted, at), settings).places
-    taps = [place.tap for place in places]
-    given = {f"the concept `{name}`": examples for name, examples in concepts.items()} | named
-    read = list(read_sets(model, given, taps, settings).sets.values())
-    if runs is not None:
-        read = [*read[: len(concepts)], *drawn(read[-1], int(runs), seed)]
-    plan = Plan.of(len(concepts), len(read) - len(concepts), test)
-    if checks:
-        _warn_of_few(plan.runs, test, len(places) * len(concepts), alpha)
-    shapes = [found.shape[1:] for found in read[0]]
-    fits: list[Fits] = []
-    for i in tracked(range(len(places)), len(places), "taps: concept vectors"):
-        fits.append(fit_pairs([found[i] for found in read], plan.pairs, penalty, held_out, seed))
-    del read
-    vectors = [fit.vectors for fit in fits]
-    derivatives = derivatives_along(model, inputs, wanted, taps, vectors, settings, shapes)
-    keys = [place.key for place in places]
-    rows = [
-        row
-        for key, fit, products in zip(keys, fits, derivatives, strict=True)
-        for row in _rows(list(concepts), key, fit, products, plan, test, seed)
-    ]
-    if checks:
-        _warn_of_doubtful(rows, fits[0].counts)
-    corrected = holm([row.p_value for row in rows])
-    decided = [row._replace(p_corrected=p, significant=p <= alpha) for row, p in zip(rows, corrected, strict=True)]
-    return ConceptTest([ConceptScore(**row._asdict()) for row in decided], alpha, repr(wanted))
+    procedure = _Procedure(runs, test, alpha, penalty, held_out, settings)
+    return procedure.run(model, inputs, concepts, as_target(target), at, random)
+
+
+@dataclass(frozen=True)
+class _Procedure:
+    """How concepts are tested; the keywords of `tcav`."""
+
+    runs: int | None
+    test: str
+    alpha: float
+    penalty: float
+    held_out: float
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        check_fit(self.penalty, self.held_out)
+        check_choice("test", self.test, ("scores", "sets"))
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, (int, float)) or not 0 < self.alpha < 1:
+            raise errors.ArgumentError(f"alpha={self.alpha!r} is not between 0 and 1.", [], "0.05 is usual")
+
+    def run(
+        self, model: Model, inputs: Structure, concepts: Mapping[str, Structure], target: Target, at: Any, random: Any
+    ) -> ConceptTest:
+        _check(concepts)
+        named = random_sets(random, self.runs)
+        places = built(model, inputs, Sensitivity(target, at), self.settings).places
+        taps = [place.tap for place in places]
+        given = {f"the concept `{name}`": examples for name, examples in concepts.items()} | named
+        read = list(read_sets(model, given, taps, self.settings).sets.values())
+        if self.runs is not None:
+            read = [*read[: len(concepts)], *drawn(read[-1], int(self.runs), self.settings.seed)]
+        plan = Plan.of(len(concepts), len(read) - len(concepts), self.test)
+        if self.settings.checks:
+            _warn_of_few(plan.runs, self.test, len(places) * len(concepts), self.alpha)
+        shapes = [found.shape[1:] for found in read[0]]
+        fits = [
+            fit_pairs([found[i] for found in read], plan.pairs, self.penalty, self.held_out, self.settings.seed)
+            for i in tracked(range(len(places)), len(places), "taps: concept vectors")
+        ]
+        del read  # the gradients need the memory
+        vectors = [fit.vectors for fit in fits]
+        derivatives = derivatives_along(model, inputs, target, taps, vectors, self.settings, shapes)
+        rows = [
+            row
+            for place, fit, products in zip(places, fits, derivatives, strict=True)
+            for row in _rows(list(concepts), place.key, fit, products, plan, self.test, self.settings.seed)
+        ]
+        if self.settings.checks:
+            _warn_of_doubtful(rows, fits[0].counts)
+        corrected = holm([row.p_value for row in rows])
+        decided = [
+            ConceptScore(**row._asdict(), p_corrected=p, significant=p <= self.alpha)
+            for row, p in zip(rows, corrected, strict=True)
+        ]
+        return ConceptTest(decided, self.alpha, repr(target))
 
 
 class _Row(NamedTuple):
@@ -173,8 +186,6 @@ class _Row(NamedTuple):
     random: _Array
     accuracy: float
     p_value: float
-    p_corrected: float = 1.0
-    significant: bool = False
 
 
 def _rows(
@@ -213,15 +224,13 @@ def _means_of_random(rises: _Array, falls: _Array, against_concept: _Array) -> _
     return totals / runs
 
 
-def _check(concepts: Any, alpha: Any) -> None:
+def _check(concepts: Any) -> None:
     if not isinstance(concepts, Mapping) or not concepts:
         raise errors.ArgumentError(
             f"`concepts` is {errors.kind_of(concepts)}, not a mapping with a concept in it.",
             [("received", errors.received(concepts))],
             'give {"striped": examples}',
         )
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < 1:
-        raise errors.ArgumentError(f"alpha={alpha!r} is not between 0 and 1.", [], "0.05 is usual")
 
 
 def _warn_of_few(runs: int, test: str, tests: int, alpha: float) -> None:
