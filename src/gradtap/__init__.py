@@ -26,13 +26,14 @@ _HOMES = {
     "visualise": "gradtap.activation_maximisation",
     "vjp": "gradtap.products",
 }
-_MODULES = ("attribution", "errors", "evaluate", "plot", "targets")
+_MODULES = ("attribution", "concepts", "errors", "evaluate", "plot", "targets")
 
 __all__ = [
     "GradtapError",
     "Tap",
     "activations",
     "attribution",
+    "concepts",
     "errors",
     "evaluate",
     "forget",
@@ -50,7 +51,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gradtap import attribution, errors, evaluate, plot, targets
+    from gradtap import attribution, concepts, errors, evaluate, plot, targets
     from gradtap.activation_maximisation import visualise
     from gradtap.differentiate import activations, gradients
     from gradtap.errors import GradtapError

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from gradtap import errors
-from gradtap.batching import is_dataset, over_dataset, run_batch
+from gradtap.batching import dataset_batches, is_dataset, over_dataset, run_batch
 from gradtap.graph import keras_internals as internals
 from gradtap.graph.coupling import couples_examples
 from gradtap.graph.inputs import Feeds, read_inputs
@@ -114,10 +114,7 @@ def ask(
 
     def one(batch: Structure) -> tuple[Program, Parts]:
         feeds = read_inputs(batch, trace.source.declared_inputs(), trace.source.float_dtype(), in_batches)
-        try:
-            program, graph, values = _prepare(trace, feeds, question, settings, in_batches, states=False)
-        except StatesNotTraced:
-            program, graph, values = _prepare(trace, feeds, question, settings, in_batches, states=True)
+        program, graph, values = _prepare(trace, feeds, question, settings, in_batches)
         # The program is kept for every target of its kind; messages are about this one.
         program = replace(program, target=getattr(question, "target", ""))
         _warn_of_coupling(graph, settings, feeds)
@@ -127,6 +124,27 @@ def ask(
         return program, run_batch(program, feeds.tensors, seeds=seeds, values=values, batch_size=settings.batch_size)
 
     return over_dataset(inputs, one) if in_batches else one(inputs)
+
+
+def built(model: Model, inputs: Structure, question: Question, settings: Settings) -> Program:
+    """The program that would answer a question, built and not run: what is wrong is said before long work begins.
+
+    Args:
+      model: The model.
+      inputs: One batch, or a dataset, of which the first batch is looked at.
+      question: What is to be computed.
+      settings: The keywords of the call.
+
+    Raises:
+      InputStructureError: The dataset is empty.
+    """
+    trace = as_trace(model)
+    in_batches = is_dataset(inputs)
+    batch = next(dataset_batches(inputs), None) if in_batches else inputs
+    if in_batches and batch is None:
+        raise errors.InputStructureError("the dataset is empty.", [], "pass a dataset with at least one batch")
+    feeds = read_inputs(batch, trace.source.declared_inputs(), trace.source.float_dtype(), in_batches)
+    return _prepare(trace, feeds, question, settings, in_batches)[0]
 
 
 def _refuse_one_for_each(question: Question, graph: ForwardGraph) -> None:
@@ -142,6 +160,15 @@ def _refuse_one_for_each(question: Question, graph: ForwardGraph) -> None:
 
 
 def _prepare(
+    trace: Trace, feeds: Feeds, question: Question, settings: Settings, in_batches: bool
+) -> tuple[Program, ForwardGraph, list[TensorLike]]:
+    try:
+        return _prepare_on(trace, feeds, question, settings, in_batches, states=False)
+    except StatesNotTraced:
+        return _prepare_on(trace, feeds, question, settings, in_batches, states=True)
+
+
+def _prepare_on(
     trace: Trace, feeds: Feeds, question: Question, settings: Settings, in_batches: bool, *, states: bool
 ) -> tuple[Program, ForwardGraph, list[TensorLike]]:
     graph = trace.graphs.forward_graph(trace.source, feeds, bool(settings.training), states)

@@ -130,7 +130,7 @@ def activations(
       TensorShape([5, 3])
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
-    program, parts = ask(model, inputs, _Reading(at), settings)
+    program, parts = ask(model, inputs, Reading(at), settings)
     return Activations.at(program.places, parts["activations"])
 
 
@@ -141,8 +141,12 @@ class NamedRules(NamedTuple):
     by_op: Rules
 
 
-class _Reading:
-    """Activations at addresses."""
+class Reading:
+    """Activations at addresses.
+
+    Args:
+      at: The addresses.
+    """
 
     def __init__(self, at: Any) -> None:
         self.at = addresses(at)

@@ -271,6 +271,10 @@ class BatchCouplingWarning(GradtapWarning):
     """The examples of a batch share statistics or random draws, so the result depends on how the batch is split."""
 
 
+class ConceptWarning(GradtapWarning):
+    """A concept cannot be told from the contrast, or a test of concepts has too few random sets to find any."""
+
+
 # -- raising and warning -----------------------------------------------------------------------------------------------
 
 

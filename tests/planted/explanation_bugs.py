@@ -1,4 +1,4 @@
-"""Bugs of rules, concepts, perturbation and evaluation: what is changed where, and the tests that must fail of it."""
+"""Bugs of rules, perturbation and evaluation: what is changed where, and the tests that must fail of it."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def cut_at(
         suffix,
         len(moved),
         not around and all(tensor.shape.rank and tensor.shape[0] is None for tensor in moved),
-        *_bytes_per_example(graph, needed & behind),
+        *bytes_per_example(graph, needed & behind),
     )
 
 
@@ -102,7 +102,7 @@ def _around(
     return sorted(found.values(), key=lambda tensor: tensor.name)
 
 
-def _bytes_per_example(graph: ForwardGraph, ops: set[Operation]) -> tuple[int, int]:
+def bytes_per_example(graph: ForwardGraph, ops: set[Operation]) -> tuple[int, int]:
     """Of the float tensors of the forward pass among the outputs of some ops: all, and those that the others read.
 
     A free axis counts as 32.
