@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from gradtap.staged.noise import generator, normal_like
 from gradtap.staged.progress import tracked
 from gradtap.staged.quadrature import check_count
 from gradtap.staged.stages import Stage, Staged
-from gradtap.targets import as_target
+from gradtap.targets import Target, as_target
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 
 
@@ -89,34 +90,57 @@ def infidelity(
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
     check_count("samples", samples)
-    at, base = listed(at), int(generator(seed, 3).integers(2**31))
+    at, draws = listed(at), _Draws(samples, noise, int(generator(seed, 3).integers(2**31)))
 
     def one(batch: Structure) -> TapValues:
         held = held_target(model, batch, target, settings)
         found = explained(model, batch, explanation, held, at)
-        wanted = as_target(held)
-
-        def work(stages: list[Stage], inputs: list[Tensor], arrays: list[TensorLike]) -> dict[str, list[Tensor]]:
-            given = found.alike(TapValues, arrays[: len(found)])
-            moves = arrays[len(found)] if len(arrays) > len(found) else None
-            values = []
-            taps = at_places(given, [stage.leg.measured[0].key for stage in stages])
-            for i, (stage, attributions) in enumerate(zip(stages, taps, strict=True)):
-                drawn = _Perturbations(stage.here[0], moves, len(stages), samples, noise, base + i)
-                values.append(_infidelity(stage, attributions, drawn, normalize))
-            return {"infidelity": values}
-
-        question = Staged(
-            wanted,
-            ("infidelity", address_key(at)),
-            lambda graph, own: score_legs(graph, own, wanted, at),
-            work,
-            arrays=lambda graph, batch: [*found.values(), *_rows_first(perturbations)],
-        )
-        program, parts = ask(model, batch, question, settings)
-        return TapValues.at(program.places, parts["infidelity"])
+        return _infidelities(model, batch, found, as_target(held), at, draws, perturbations, normalize, settings)
 
     return each_batch(inputs, explanation, one, lambda first, tensors: first.alike(TapValues, tensors))
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Perturbations to be drawn: how many, their deviation as a share of the range, and the number they begin from."""
+
+    count: int
+    noise: float
+    base: int
+
+
+def _infidelities(
+    model: Model,
+    batch: Structure,
+    found: TapValues,
+    target: Target,
+    at: Any,
+    draws: _Draws,
+    given: TensorLike | None,
+    normalize: bool,
+    settings: Settings,
+) -> TapValues:
+    """At each tap, of attributions that are there already."""
+
+    def work(stages: list[Stage], inputs: list[Tensor], arrays: list[TensorLike]) -> dict[str, list[Tensor]]:
+        explained_here = found.alike(TapValues, arrays[: len(found)])
+        moves = arrays[len(found)] if len(arrays) > len(found) else None
+        taps = at_places(explained_here, [stage.leg.measured[0].key for stage in stages])
+        values = []
+        for i, (stage, attributions) in enumerate(zip(stages, taps, strict=True)):
+            drawn = _Perturbations(stage.here[0], moves, len(stages), replace(draws, base=draws.base + i))
+            values.append(_infidelity(stage, attributions, drawn, normalize))
+        return {"infidelity": values}
+
+    question = Staged(
+        target,
+        ("infidelity", address_key(at)),
+        lambda graph, own: score_legs(graph, own, target, at),
+        work,
+        arrays=lambda graph, batch: [*found.values(), *_rows_first(given)],
+    )
+    program, parts = ask(model, batch, question, settings)
+    return TapValues.at(program.places, parts["infidelity"])
 
 
 def _rows_first(perturbations: TensorLike | None) -> list[TensorLike]:
@@ -134,17 +158,13 @@ class _Perturbations:
       here: The activations.
       given: ``(batch, samples, ...)``; None to draw.
       taps: How many taps there are.
-      samples: How many are drawn.
-      noise: Their deviation, as a share of the range.
-      base: From the seed.
+      draws: What is drawn where none are given.
     """
 
-    def __init__(
-        self, here: Tensor, given: TensorLike | None, taps: int, samples: int, noise: float, base: int
-    ) -> None:
+    def __init__(self, here: Tensor, given: TensorLike | None, taps: int, draws: _Draws) -> None:
         self._given = None
-        self._base = base
-        self.count = samples
+        self._base = draws.base
+        self.count = draws.count
         if given is not None:
             shape = tuple(given.shape)
             if taps > 1 or shape[2:] != tuple(here.shape[1:]) or shape[0] not in (1, here.shape[0]):
@@ -157,7 +177,9 @@ class _Perturbations:
             self.count = shape[1]
         axes = list(range(1, here.shape.rank))
         wide = widen(here)
-        self._width = noise * (tf.reduce_max(wide, axes, keepdims=True) - tf.reduce_min(wide, axes, keepdims=True))
+        self._width = draws.noise * (
+            tf.reduce_max(wide, axes, keepdims=True) - tf.reduce_min(wide, axes, keepdims=True)
+        )
         self._like = wide
 
     def of(self, part: slice) -> Tensor:
