@@ -79,7 +79,7 @@ from refusals import (
         (lambda x: x, AddressSyntaxError, ["a function is not an address"]),
         (gt.Tap("conv1", call=-1), AddressSyntaxError, ["is not a tap", "an int from 0"]),
         (gt.Tap("conv1", call="first"), AddressSyntaxError, ["call='first'"]),
-        (gt.Tap("conv1", side="slope"), AddressSyntaxError, ["side='slope'", "preactivation"]),
+        (gt.Tap("conv1", side="slope"), AddressSyntaxError, ["`slope`", "preactivation"]),
         (gt.Tap(None), AddressSyntaxError, ["path=None"]),
         ([], ArgumentError, ["`at` is empty", "gt.taps(model)"]),
         ("block?/conv*", NoMatchError, ["`block?/conv*` matches no layer", "`conv1`", "`**/name`"]),
@@ -105,7 +105,7 @@ def test_a_symbolic_tensor_or_a_weight_is_told_what_it_is():
         return lambda: gradients(images(), IMAGES, at=thing)
 
     refuses(AddressSyntaxError, at(images().layers[0].output), "what the layer `conv1` returns", "by that name")
-    refuses(AddressSyntaxError, at(images().layers[0].kernel), "a weight is no activation", "tf.GradientTape")
+    refuses(AddressSyntaxError, at(images().layers[0].kernel), "a weight is addressed by its layer", ":kernel")
 
 
 @pytest.mark.parametrize(

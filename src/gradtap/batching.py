@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradtap import errors
+from gradtap.graph.resolve import Place
 from gradtap.program import Program, report
 from gradtap.types import Structure, Tensor, TensorLike
 
@@ -22,6 +23,9 @@ _IN_FLIGHT_BYTES = 256 << 20
 
 #: Convolutions of large images get no faster from here on; one image at a time takes a fifth to a third longer.
 _FEW = 4
+
+#: The gradients of weights are added up from time to time, so that a dataset of any length takes no more memory.
+_PIECES_OF_WEIGHTS = 16
 
 _LOOK_AT_TARGET = "look at the target: it is computed from the outputs and the labels, and they do not fit together"
 
@@ -85,7 +89,8 @@ def run_batch(
 
     try:
         starts = range(0, batch, batch_size)
-        return join([run_once(program, [*rows(inputs, s), *seeds, *rows(values, s)]) for s in starts])
+        pieces = [run_once(program, [*rows(inputs, s), *seeds, *rows(values, s)]) for s in starts]
+        return join(pieces, program.places)
     except errors.GradtapError as error:
         if isinstance(error, errors.TargetShapeError) or _LOOK_AT_TARGET in error.do:
             whole = f"the target is given {batch_size} of the {batch} examples at a time"
@@ -130,16 +135,31 @@ def _check_score(program: Program, parts: dict[str, list[Tensor]], feeds: Sequen
         )
 
 
-def join(pieces: Sequence[dict[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
-    """Put the examples of several runs in one; what has no batch axis is taken from the first."""
+def join(pieces: Sequence[dict[str, list[Tensor]]], places: Sequence[Place] = ()) -> dict[str, list[Tensor]]:
+    """Put the examples of several runs in one; what has no batch axis is taken from the first.
+
+    Args:
+      pieces: What the runs fetched, by part.
+      places: The taps. What belongs to a weight is for all examples together, and is added up.
+    """
     if len(pieces) == 1:
         return pieces[0]
     first = pieces[0]
     joined: dict[str, list[Tensor]] = {}
     for name, tensors in first.items():
         columns = [[piece[name][i] for piece in pieces] for i in range(len(tensors))]
-        joined[name] = [_concatenated(c) for c in columns if name != "flags"]
+        own = [_is_of_weight(places, tensors, i) for i in range(len(tensors))]
+        joined[name] = [
+            (c[0] if name == "activations" else tf.add_n(c)) if of_weight else _concatenated(c)
+            for c, of_weight in zip(columns, own, strict=True)
+            if name != "flags"
+        ]
     return joined
+
+
+def _is_of_weight(places: Sequence[Place], tensors: Sequence[Tensor], position: int) -> bool:
+    """Whether a tensor of a part with one for each tap belongs to a weight."""
+    return len(tensors) == len(places) and places[position].weight is not None
 
 
 def _concatenated(pieces: Sequence[Tensor]) -> Tensor:
@@ -203,9 +223,12 @@ def over_dataset(
         collected += sum(_bytes(t) for tensors in parts.values() for t in tensors)
         if collected > _UNWATCHED_BYTES:
             _compare(collected, "the results so far take", stays=True)
+        if len(pieces) == _PIECES_OF_WEIGHTS and any(place.weight is not None for place in program.places):
+            pieces = [join(pieces, program.places)]
+            collected = sum(_bytes(t) for tensors in pieces[0].values() for t in tensors)
     if program is None:
         raise errors.InputStructureError("the dataset is empty.", [], "pass a dataset with at least one batch")
-    return program, join(pieces)
+    return program, join(pieces, program.places)
 
 
 def check_memory(program: Program, batch: int | None) -> None:
@@ -217,7 +240,7 @@ def check_memory(program: Program, batch: int | None) -> None:
     if batch is None:
         return
     per_example = 0
-    for place in program.places:
+    for place in (place for place in program.places if place.weight is None):
         sizes = place.tensor.shape.as_list()[1:] if place.tensor.shape.rank else []
         if None not in sizes:
             per_example += int(np.prod(sizes, dtype=np.int64)) * place.tensor.dtype.size
@@ -262,7 +285,13 @@ def _run_empty(
     one = [tf.zeros((1, *t.shape[1:]), t.dtype) if t.shape.rank else t for t in inputs]
     fed = [np.zeros((1, *np.shape(v)[1:]), np.asarray(v).dtype) for v in values]
     parts = program.split(_run(program, [*one, *seeds, *fed]))
-    return {n: [t[:0] if t.shape.rank else t for t in kept] for n, kept in parts.items() if n != "flags"}
+
+    def of_none(name: str, tensors: list[Tensor], i: int) -> Tensor:
+        if _is_of_weight(program.places, tensors, i):
+            return tensors[i] if name == "activations" else tf.zeros_like(tensors[i])
+        return tensors[i][:0] if tensors[i].shape.rank else tensors[i]
+
+    return {n: [of_none(n, kept, i) for i in range(len(kept))] for n, kept in parts.items() if n != "flags"}
 
 
 def _rows(tensor: TensorLike, start: int, stop: int, batch: int) -> TensorLike:

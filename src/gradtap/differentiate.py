@@ -38,7 +38,8 @@ def gradients(
 
     For the activations :math:`a_n` of example :math:`n` and its target :math:`F_n` the result holds
     :math:`\partial F_n / \partial a_n`: what depends on the activations follows the change, what bypasses the tap stays
-    as it is.
+    as it is. A weight is shared by all examples, and its gradient is that of the sum, :math:`\sum_n \partial F_n /
+    \partial w`.
 
     Args:
       model: A Keras model or layer, a `tf.Module`, a function of tensors, a `Trace`, or the path of a saved model.
@@ -47,8 +48,8 @@ def gradients(
         `tf.data.Dataset` of batches.
       target: What is differentiated: a class, a list with one class for each example, ``"predicted"``, a callable
         ``outputs -> (batch,)``, or a value of `gradtap.targets`. May be left out for one number per example.
-      at: Where: an address (``"conv1"``, ``"backbone/conv1:input"``, ``"shared[0]"``, ``":input"``, ``"**/conv*"``), a
-        `Tap`, an entry of `gradtap.taps`, a layer, a layer class, or a list of these.
+      at: Where: an address (``"conv1"``, ``"backbone/conv1:input"``, ``"shared[0]"``, ``":input"``, ``"**/conv*"``, a
+        weight ``"conv1:kernel"``), a `Tap`, an entry of `gradtap.taps`, a layer, a layer class, or a list of these.
       unconnected: What to do where the target does not depend on a tap: ``"error"``, or ``"zero"`` for zeros.
         Patterns and classes skip such places in either case, and say so in ``.skipped``.
       batch_size: Most examples in flight at once; None for all.
@@ -80,7 +81,7 @@ def gradients(
     References:
       Simonyan et al., Deep Inside Convolutional Networks, https://arxiv.org/abs/1312.6034, 2013.
     """
-    question = OfTarget(as_target(target), at)
+    question = _Gradients(as_target(target), at)
     settings = Settings(unconnected, batch_size, training, seed, checks)
     program, parts = ask(model, inputs, question, settings)
     return Gradients(
@@ -155,7 +156,7 @@ class Reading:
         return address_key(self.at)
 
     def build(self, trace: Trace, graph: ForwardGraph, settings: Settings) -> Program:
-        places = resolve(graph, self.at)
+        places = resolve(graph, self.at, weights=True)
         parts = {"activations": [place.tensor for place in places]}
         watch = watched(graph, places) if settings.checks else None
         return assemble(graph, graph.all_feeds, parts, places, watch=watch, jit_compile=trace.jit_compile)
@@ -175,6 +176,8 @@ class OfTarget:
 
     #: How often the result holds a tensor of the size of its taps.
     copies = 2
+    #: Whether weights may be asked for.
+    weights = False
 
     def __init__(self, target: Target, at: Any, rules: NamedRules | None = None) -> None:
         self.target = target
@@ -212,7 +215,7 @@ class OfTarget:
             return slopes_at(graph, places, score.value, repr(self.target), unconnected)
 
     def build(self, trace: Trace, graph: ForwardGraph, settings: Settings) -> Program:
-        places = resolve(graph, self.at)
+        places = resolve(graph, self.at, weights=self.weights)
         with surgery.inside(graph.graph):
             score = self.target.build(graph)
         kept, slopes, skipped = self.slopes(graph, places, score, settings.unconnected)
@@ -234,9 +237,15 @@ class OfTarget:
         return program
 
 
+class _Gradients(OfTarget):
+    """Gradients themselves, of weights as well."""
+
+    weights = True
+
+
 def _mistakes(graph: ForwardGraph, at: Any) -> list[errors.GradtapError]:
     try:
-        resolve(graph, at)
+        resolve(graph, at, weights=True)
     except errors.GradtapError as error:
         return [error]
     return []

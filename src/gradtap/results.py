@@ -39,7 +39,7 @@ class TapValues(Mapping[str, Tensor]):
         known = {place.key: place for place in places or ()}
         found = {key: known.get(key) or Place(key, Tap(key), None) for key in self._values}
         # Only what is needed to find a value: a result outlives the graph that it was made with.
-        self._places = {key: replace(place, tensor=None, state=None) for key, place in found.items()}
+        self._places = {key: replace(place, tensor=None, state=None, weight=None) for key, place in found.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the layers themselves, which belong to a model: what is read back is indexed by address."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -32,7 +33,8 @@ class Tap:
     Args:
       path: Slash-joined names from the model down, globs allowed. Empty for the model itself.
       call: Index of the call of a layer that runs more than once, ``"*"`` for all of them; None where it runs once.
-      side: One of `SIDES`, or ``output.1``, ``input.ids`` to pick from several tensors; ``"op"`` marks an op's name.
+      side: One of `SIDES`, or ``output.1``, ``input.ids`` to pick from several tensors; the name of a weight
+        (``kernel``, ``bias``); ``"op"`` marks an op's name.
 
     Example:
       >>> Tap.parse("encoder/shared[1]:input")
@@ -90,6 +92,11 @@ class Tap:
         return self.side != "op" and any(mark in self.path for mark in "*?")
 
     @property
+    def is_weight(self) -> bool:
+        """True where the side is no side of a call but the name of a weight."""
+        return self.side != "op" and not self.face.isdigit() and self.face not in SIDES
+
+    @property
     def pick(self) -> str | None:
         """The part of the side after the dot: which one of several tensors; None where nothing is picked."""
         return self.side.partition(".")[2] or None
@@ -128,14 +135,23 @@ def _parse(address: str) -> Tap:
             f"`{address}` names no layer.", [], "use `:input` or `:output` for the model itself, `**` for every layer"
         )
     face, _, pick = side.partition(".")
-    if not (face in SIDES or face.isdigit()) or (pick and face not in _SEVERAL):
-        close = nearest(face, SIDES)
-        raise AddressSyntaxError(
-            f"`{side}` in `{address}` is not a side of a layer.",
-            [("sides", ", ".join(SIDES)), *([("nearest", close)] if close else [])],
-            "for an op's name with a colon use Tap.op(name)",
-        )
+    if not (face.isdigit() or face.isidentifier()) or (pick and face not in _SEVERAL):
+        raise no_side(side, address, [])
     return Tap(path, "*" if call == "*" else int(call) if call else None, side)
+
+
+def no_side(side: str, address: str, weights: Sequence[str]) -> AddressSyntaxError:
+    """What is said of a side that is none, and no weight either."""
+    close = nearest(side.partition(".")[0], [*SIDES, *weights])
+    return AddressSyntaxError(
+        f"`{side}` in `{address}` is not a side of a layer.",
+        [
+            ("sides", ", ".join(SIDES)),
+            *([("weights", ", ".join(weights))] if weights else []),
+            *([("nearest", close)] if close else []),
+        ],
+        "for an op's name with a colon use Tap.op(name)",
+    )
 
 
 def path_matches(pattern: str, path: str) -> bool:

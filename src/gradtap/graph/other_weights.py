@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from gradtap.graph.keeping import Graphs, Trace
 from gradtap.graph.naming import named_layers
+from gradtap.graph.weights import variable_of, weights_of
 from gradtap.types import Tensor
 
 
@@ -26,7 +27,7 @@ class OtherWeights:
         self._copies: dict[str, list[Any]] = {}
         stand_ins: dict[int, Tensor] = {}
         for named in layers:  # the deepest first: what a layer holds itself is what none below it does
-            for variable in map(_variable, _weights(named.layer)):
+            for variable in map(variable_of, weights_of(named.layer)):
                 if variable.dtype.is_floating and id(variable.handle) not in stand_ins:
                     with tf.init_scope():
                         copy = tf.Variable(variable, trainable=False)
@@ -51,13 +52,3 @@ class OtherWeights:
         """Give a layer the weights that the model has."""
         for copy, original in zip(self._copies[path], self._originals[path], strict=True):
             copy.assign(original)
-
-
-def _weights(layer: Any) -> Sequence[Any]:
-    found = getattr(layer, "weights", None)
-    return list(getattr(layer, "variables", ()) if found is None else found)
-
-
-def _variable(weight: Any) -> Any:
-    """The `tf.Variable` of a weight, which Keras 3 wraps."""
-    return weight if isinstance(weight, tf.Variable) else weight.value

@@ -10,11 +10,12 @@ from typing import Any
 from gradtap import errors
 from gradtap.graph import copies, explain, op_names, sides
 from gradtap.graph import keras_internals as internals
+from gradtap.graph import weights as weights_of_layers
 from gradtap.graph.capture import LayerCall
 from gradtap.graph.recurrent import LoopState
 from gradtap.graph.tracing import ForwardGraph, TracedLayer
-from gradtap.graph.unresolved import fits, no_match, some, spellings, unknown_layer
-from gradtap.tap import SIDES, Tap
+from gradtap.graph.unresolved import fits, hints, no_match, no_weight, some, spellings, unknown_layer
+from gradtap.tap import SIDES, Tap, no_side
 from gradtap.types import Address, Layer, Operation, Tensor
 
 
@@ -30,6 +31,7 @@ class Place:
       group: The address that was asked where it means several tensors, of which this is one.
       by_pattern: Whether it was found by a glob or a class, so that it may be skipped where it has no gradient.
       state: Of a recurrent layer: it is made inside of a loop, where nothing can be fed or differentiated directly.
+      weight: Of a weight the variable in the graph; the tensor is its value, which has no batch axis.
     """
 
     key: str
@@ -39,10 +41,13 @@ class Place:
     group: str | None = None
     by_pattern: bool = False
     state: LoopState | None = None
+    weight: Tensor | None = None
 
     @property
     def variable(self) -> Tensor:
         """With respect to what a gradient here is taken: the tensor itself, or the perturbation that it includes."""
+        if self.weight is not None:
+            return self.weight
         return self.tensor if self.state is None else self.state.perturbation
 
     @property
@@ -51,12 +56,13 @@ class Place:
         return [self.tensor] if self.state is None else [self.state.replaced, self.state.perturbation]
 
 
-def resolve(graph: ForwardGraph, at: Address | Sequence[Address]) -> list[Place]:
+def resolve(graph: ForwardGraph, at: Address | Sequence[Address], *, weights: bool = False) -> list[Place]:
     """All tensors that the addresses mean, in forward order, each key once.
 
     Args:
       graph: A traced forward pass.
       at: An address, a `Tap`, an entry of the list of taps, a layer, a layer class, or a list of these.
+      weights: Whether weights may be asked for, which have nothing for each example.
 
     Raises:
       GradtapError: One of the classes of unknown, ambiguous and misspelt addresses; several mistakes at once.
@@ -70,13 +76,15 @@ def resolve(graph: ForwardGraph, at: Address | Sequence[Address]) -> list[Place]
     for one in asked:
         try:
             for place in finder.find(one):
+                if place.weight is not None and not weights:
+                    raise no_weight(place.key)
                 if place.key not in places or not place.by_pattern:  # asked by name as well: it may not be skipped
                     places[place.key] = place
         except errors.GradtapError as error:
             wrong.append(error)
     errors.raise_all(wrong)
     order = {op: float(i) for i, op in enumerate(graph.graph.get_operations())}
-    return sorted(places.values(), key=lambda place: _position(place.tensor.op, order))
+    return sorted(places.values(), key=lambda place: _position(graph, place, order))
 
 
 def is_several(at: Any) -> bool:
@@ -106,7 +114,7 @@ class _Finder:
             f"{errors.kind_of(asked)} is not an address.",
             [("received", errors.received(asked))],
             [
-                *_hints(asked),
+                *hints(asked),
                 "give an address such as `conv1`, a Tap, a layer of the model, a layer class, or a list of these",
                 "gt.taps(model) lists every address",
             ],
@@ -117,6 +125,8 @@ class _Finder:
             return [self._op(tap, written)]
         if tap.path and not any(t.path for t in self.graph.layers):
             return self._in_graph_without_layers(tap, written)
+        if tap.is_weight:
+            return self._weights(tap, written)
         if tap.is_pattern:
             layers = [t for t in self.graph.layers if t.path and fits(tap.path, t)]
             return self._all_of(layers, tap, f"`{written}`")
@@ -147,6 +157,44 @@ class _Finder:
         if len(found) == 1:
             return [Place(written, Tap.op(name), tensor) for name, tensor in found.items()]
         return [Place(name, Tap.op(name), tensor, group=written) for name, tensor in found.items()]
+
+    def _weights(self, tap: Tap, written: str) -> list[Place]:
+        """The weights of a name: that of one layer, or those of all layers that fit a pattern."""
+        if tap.call is not None:
+            raise errors.AddressSyntaxError(
+                f"`{written}` asks for a call of a weight, which all calls share.", [], f"`{tap.path}:{tap.side}`"
+            )
+        if tap.is_pattern:
+            fitting = [t for t in self.graph.layers if t.path and fits(tap.path, t)]
+            below = [(t, weight) for t in fitting for weight in weights_of_layers.named_weights(self.graph, t)]
+            own = [weight for t, weight in below if weight[0] is t and weight[1] == tap.side]
+            places = [self._weight(str(Tap(w[0].path, side=tap.side)), *w, by_pattern=True) for w in own]
+            if not any(places):
+                raise no_match(self.graph, tap, f"`{written}`", [])
+            return [place for place in places if place is not None]
+        layer = self._layer(tap, written)
+        found = list(weights_of_layers.named_weights(self.graph, layer))
+        of_name = [w for w in found if w[1] == tap.side]
+        of_name = [w for w in of_name if w[0].path == layer.path] or of_name
+        if not of_name:
+            raise no_side(tap.side, written, [str(Tap(w[0].path, side=w[1])) for w in found])
+        if len(of_name) > 1:
+            raise errors.SideError(
+                f"{_called(layer)} has {len(of_name)} weights `{tap.side}`, and `{written}` does not say which.",
+                [("weights", some([str(Tap(w[0].path, side=w[1])) for w in of_name]))],
+                "name the layer that holds it",
+            )
+        place = self._weight(written, *of_name[0], by_pattern=False)
+        if place is None:
+            raise errors.SideError(f"the weight `{written}` is not read in this forward pass.", [], "another weight")
+        return [place]
+
+    def _weight(self, key: str, layer: TracedLayer, name: str, variable: Any, *, by_pattern: bool) -> Place | None:
+        handle = weights_of_layers.handle_in(self.graph, variable)
+        if handle is None:
+            return None
+        value = weights_of_layers.value_of(self.graph, handle, variable.dtype, variable.shape)
+        return Place(key, Tap(layer.path, side=name), value, layer, by_pattern=by_pattern, weight=handle)
 
     def _own(self, tensor: Tensor) -> Tensor:
         with self.graph.lock:
@@ -292,7 +340,7 @@ class _Finder:
 def _checked(tap: Tap) -> Tap:
     """A tap that was made by hand, and so has not been through the grammar."""
     whole = isinstance(tap.call, int) and not isinstance(tap.call, bool) and tap.call >= 0
-    sides = isinstance(tap.side, str) and (tap.side == "op" or tap.face in SIDES or tap.face.isdigit())
+    sides = isinstance(tap.side, str) and (tap.face.isidentifier() or tap.face.isdigit())
     if not isinstance(tap.path, str) or not sides or not (whole or tap.call in (None, "*")):
         raise errors.AddressSyntaxError(
             f"{tap!r} is not a tap.",
@@ -306,24 +354,19 @@ def _checked(tap: Tap) -> Tap:
     return tap
 
 
-def _hints(asked: Any) -> list[str]:
-    """What may have been meant by something that is no address."""
-    made_by = getattr(getattr(asked, "_keras_history", None), "operation", None)
-    if made_by is not None:
-        return [f"the tensor is what the layer `{made_by.name}` returns: address it by that name"]
-    if hasattr(asked, "assign"):
-        return ["a weight is no activation: its gradient is what tf.GradientTape gives"]
-    return []
-
-
 def _called(layer: TracedLayer) -> str:
     """A layer as messages name it."""
     return f"`{layer.path}` ({layer.kind})" if layer.path else f"the model{f' ({layer.kind})' if layer.kind else ''}"
 
 
-def _position(op: Operation, order: Mapping[Operation, float]) -> float:
-    """Where an op stands in the forward pass; a copy that was put in later stands right behind its original."""
-    copies = 0
+def _position(graph: ForwardGraph, place: Place, order: Mapping[Operation, float]) -> float:
+    """Where a place stands in the forward pass; a copy that was put in later stands right behind its original."""
+    op, copies = place.tensor.op, 0
+    if place.weight is not None:
+        path = place.tap.path
+        while path and not graph.calls.get(path):
+            path = path.rpartition("/")[0]
+        return float(graph.calls[path][0].first_op) if graph.calls.get(path) else 0.0
     while op.name.startswith("gradtap/own_"):
         op, copies = op.inputs[0].op, copies + 1
     return order[op] + copies / 4

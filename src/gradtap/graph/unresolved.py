@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 from gradtap import errors
 from gradtap.graph.tracing import ForwardGraph, TracedLayer
@@ -90,3 +91,22 @@ def some(names: Sequence[str], limit: int = 8) -> str:
     shown = ", ".join(f"`{name}`" for name in list(dict.fromkeys(names))[:limit])
     more = len(dict.fromkeys(names)) - limit
     return shown + (f" and {more} more" if more > 0 else "")
+
+
+def hints(asked: Any) -> list[str]:
+    """What may have been meant by something that is no address."""
+    made_by = getattr(getattr(asked, "_keras_history", None), "operation", None)
+    if made_by is not None:
+        return [f"the tensor is what the layer `{made_by.name}` returns: address it by that name"]
+    if hasattr(asked, "assign"):
+        return [f"a weight is addressed by its layer and its name there: `dense:{asked.name.rpartition('/')[2]}`"]
+    return []
+
+
+def no_weight(key: str) -> errors.GradtapError:
+    """What is said to a question about each example that names a weight."""
+    return errors.SideError(
+        f"`{key}` is a weight, which has nothing for each example.",
+        [],
+        ["gt.gradients gives its gradient, that of the sum over the batch", "tap what the layer returns"],
+    )
