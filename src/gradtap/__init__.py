@@ -26,12 +26,13 @@ _HOMES = {
     "visualise": "gradtap.activation_maximisation",
     "vjp": "gradtap.products",
 }
-_MODULES = ("attribution", "concepts", "errors", "evaluate", "plot", "targets")
+_MODULES = ("attacks", "attribution", "concepts", "errors", "evaluate", "plot", "targets")
 
 __all__ = [
     "GradtapError",
     "Tap",
     "activations",
+    "attacks",
     "attribution",
     "concepts",
     "errors",
@@ -51,7 +52,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gradtap import attribution, concepts, errors, evaluate, plot, targets
+    from gradtap import attacks, attribution, concepts, errors, evaluate, plot, targets
     from gradtap.activation_maximisation import visualise
     from gradtap.differentiate import activations, gradients
     from gradtap.errors import GradtapError

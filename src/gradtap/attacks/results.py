@@ -1,0 +1,36 @@
+"""What an attack found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gradtap.types import Structure, Tensor
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """Examples that were changed so that a model says something else.
+
+    Args:
+      examples: The changed inputs, or the changed activations at another tap, ``(batch, ...)``.
+      perturbation: The examples less what they were.
+      success: Whether the final prediction differs from the label, or equals it where the attack was targeted,
+        ``(batch,)``; where the model has no classes, whether the loss has come closer to what was wanted.
+      distance: The norm of each perturbation, ``(batch,)``, in units of the tap.
+      outputs: What the model says of the examples, nested as it returns it.
+      steps: How many steps each example took, ``(batch,)`` int32.
+      tap: Where the change was made.
+    """
+
+    examples: Tensor
+    perturbation: Tensor
+    success: Tensor
+    distance: Tensor
+    outputs: Structure
+    steps: Tensor
+    tap: str = ":input"
+
+    def __repr__(self) -> str:
+        shape = tuple(self.examples.shape)
+        done = "" if not hasattr(self.success, "numpy") else f", success={float(self.success.numpy().mean()):.0%}"
+        return f"Adversarial({self.tap} {shape}{done})"
