@@ -30,6 +30,8 @@ RETURNED = {
     "Randomization": "gradtap.evaluate.sanity",
     "RandomizedLayer": "gradtap.evaluate.sanity",
     "Adversarial": "gradtap.attacks.results",
+    "Matched": "gradtap.attacks.features",
+    "RobustAccuracy": "gradtap.attacks.robustness",
     "ConceptVectors": "gradtap.concepts.activation_vectors",
     "ConceptVector": "gradtap.concepts.activation_vectors",
     "ConceptTest": "gradtap.concepts.scores",

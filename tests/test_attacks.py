@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -282,6 +283,68 @@ def test_inside_of_a_training_step(float64):
         last, attacked = step(x, labels)
     assert float(last) < float(loss)
     assert not np.allclose(attacked, expected)
+
+
+def test_features_come_to_resemble_those_of_a_guide(float64):
+    """In a linear layer with room enough little remains; a ball bounds it; examples are not mixed."""
+    model, x, guides = classifier(size=20, hidden=3), rows(4, 20), rows(4, 20, seed=8)
+    ask = {"at": "hidden:preactivation", "steps": 400, "step_size": 0.004}
+    found = attacks.feature_match(model, x, guides, epsilon=1.0, **ask)
+    assert np.all(found.remaining < 0.1)
+    assert np.all(found.success)
+    for epsilon in (0.0, 0.05):
+        found = attacks.feature_match(model, x, guides, **ask | {"steps": 20}, epsilon=epsilon)
+        assert np.all(found.distance <= epsilon + 1e-12)
+        before, after, wanted = (
+            gt.activations(model, given, at="hidden:preactivation").only for given in (x, found.examples, guides)
+        )
+        expected = np.linalg.norm(after - wanted, axis=1) / np.linalg.norm(before - wanted, axis=1)
+        assert_same_numbers(found.remaining, expected, 1e-10)
+    alone = attacks.feature_match(model, x[2:3], guides[2:3], **ask | {"steps": 20}, epsilon=0.05)
+    assert_same_numbers(found.examples[2:3], alone.examples, 1e-12)
+    parts = attacks.feature_match(model, x, guides, **ask | {"steps": 20}, epsilon=0.05, batch_size=3)
+    assert_same_numbers(found.examples, parts.examples, 1e-12)
+    with pytest.raises(errors.InputShapeError, match="guides"):
+        attacks.feature_match(model, x, guides[:2], epsilon=0.1, at="hidden", steps=3)
+
+
+def test_robust_accuracy_by_hand(float64):
+    """A linear model of two classes: an example stands up to so much as its margin over the 1-norm of the weights."""
+    x = keras.Input((5,), dtype="float64")
+    model = keras.Model(x, layers.Dense(2)(x))
+    model.set_weights([draws(5, 2), draws(2, seed=1)])
+    inputs = rows(40, 5)
+    labels = np.random.default_rng(0).integers(0, 2, 40)
+    scores = model(inputs).numpy()
+    margin = np.where(labels == 1, 1, -1) * (scores[:, 1] - scores[:, 0])
+    kernel = model.layers[-1].kernel.numpy()
+    stands = margin / np.abs(kernel[:, 1] - kernel[:, 0]).sum()
+    epsilons = [0.3, 0.0, 0.05, 0.1]
+    expected = [np.mean(stands > e) for e in sorted(epsilons)]
+    attack = partial(attacks.fgsm, bounds=None)
+    data = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(9)
+    for given in ((inputs, labels), data):
+        found = attacks.robust_accuracy(model, given, attack, epsilons, batch_size=16)
+        np.testing.assert_allclose(found.accuracy, expected)
+        np.testing.assert_allclose(found.epsilons, sorted(epsilons))
+        assert found.count == 40
+    assert "0.05" in found.table()
+
+    def only_small(model, x, y, epsilon):
+        return attacks.fgsm(model, x, y, epsilon=epsilon if epsilon < 0.1 else 0.0, bounds=None)
+
+    np.testing.assert_allclose(
+        attacks.robust_accuracy(model, (inputs, labels), only_small, epsilons).accuracy[2:], expected[1]
+    )
+    for wrong, match in [
+        (((inputs, labels[:3]), [0.1]), "number"),
+        ((inputs, [0.1]), "pair"),
+        ((data.map(lambda x, y: x), [0.1]), "no labels"),
+        (((inputs, labels), [-0.1]), "sizes"),
+        (((inputs[:0], labels[:0]), [0.1]), "no example"),
+    ]:
+        with pytest.raises(errors.GradtapError, match=match):
+            attacks.robust_accuracy(model, wrong[0], attack, wrong[1])
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from gradtap import errors
 from gradtap.asking import Settings, check_choice
-from gradtap.attacks.balls import NORMS, Norm, inside, length, somewhere, steepest
+from gradtap.attacks.ascent import Ascent, check_sizes, for_each
+from gradtap.attacks.balls import Norm
 from gradtap.attacks.results import Adversarial
 from gradtap.attacks.stages import Bounds, Field, attack
 from gradtap.graph import surgery
 from gradtap.graph.scores import widen
 from gradtap.staged.noise import generator
-from gradtap.staged.quadrature import check_count
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 
 
@@ -78,7 +78,7 @@ def fgsm(
 
     def search(field: Field) -> tuple[Tensor, Tensor]:
         start = widen(field.start)
-        radius = _radius(field.given["epsilon"], start)
+        radius = for_each(field.given["epsilon"], start)
         point = field.kept_in_bounds(start + radius * tf.sign(field.look(field.start).slope))
         return point, tf.ones([tf.shape(start)[0]], tf.int32)
 
@@ -167,32 +167,8 @@ def pgd(
     """
     settings = Settings("error", batch_size, training, seed, checks)
     _check(epsilon, bounds, targeted)
-    _check_numbers("step_size", step_size)
-    check_count("steps", steps)
-    check_count("restarts", restarts)
-    check_choice("norm", norm, NORMS)
-    for name, value in (("random_start", random_start), ("stop_early", stop_early)):
-        check_choice(name, value, (True, False))
-    _check_numbers("momentum", momentum)
-    base = int(generator(seed, 6).integers(2**31))
-    climb = _Climb(norm, steps, float(momentum), stop_early)
-
-    def search(field: Field) -> tuple[Tensor, Tensor]:
-        start = widen(field.start)
-        radius = _radius(field.given["epsilon"], start)
-        step = _radius(field.given["step_size"], start)
-
-        def climbed(restart: int) -> _Found:
-            drawn = somewhere(start, radius, norm, [base, restart])
-            change = field.kept_in_bounds(start + drawn) - start if random_start or restart else tf.zeros_like(start)
-            return climb.run(field, change, radius, step)
-
-        best = climbed(0)
-        for restart in range(1, restarts):
-            if not _is_true(tf.reduce_all(best.success)):
-                best = _better(best, climbed(restart))
-        return best.point, best.steps
-
+    check_sizes("step_size", step_size)
+    search = Ascent(norm, steps, momentum, stop_early, random_start, restarts, int(generator(seed, 6).integers(2**31)))
     return attack(
         model,
         inputs,
@@ -209,79 +185,8 @@ def pgd(
     )
 
 
-class _Found(NamedTuple):
-    """Where a climb has ended: points, whether they succeed, their loss, and the steps that each took."""
-
-    point: Tensor
-    success: Tensor
-    loss: Tensor
-    steps: Tensor
-
-
-class _Climb(NamedTuple):
-    """Projected ascent from one start."""
-
-    norm: Norm
-    steps: int
-    momentum: float
-    stop_early: bool
-
-    def run(self, field: Field, change: Tensor, radius: Tensor, step: Tensor) -> _Found:
-        start = widen(field.start)
-        rank = start.shape.rank
-        first = seen = field.look(start + change)
-        taken = tf.zeros([tf.shape(start)[0]], tf.int32)
-        moving = tf.ones_like(taken, tf.bool)
-        velocity = tf.zeros_like(start)
-        for _ in range(self.steps):
-            slope = seen.slope
-            if self.momentum:
-                size = tf.reshape(length(slope, "l1"), (-1, *([1] * (rank - 1))))
-                velocity = slope = self.momentum * velocity + tf.math.divide_no_nan(slope, size)
-            moved = inside(change + step * steepest(slope, self.norm), radius, self.norm)
-            moved = field.kept_in_bounds(start + moved) - start
-            change = tf.where(tf.reshape(moving, (-1, *([1] * (rank - 1)))), moved, change)
-            taken += tf.cast(moving, tf.int32)
-            seen = field.look(start + change)
-            if self.stop_early:
-                moving &= ~field.succeeded(seen, first)
-                if _is_true(~tf.reduce_any(moving)):
-                    break
-        return _Found(start + change, field.succeeded(seen, first), seen.loss, taken)
-
-
-def _better(one: _Found, other: _Found) -> _Found:
-    """Row by row the one that succeeds, else that of the larger loss."""
-    takes = (other.success & ~one.success) | ((other.success == one.success) & (other.loss > one.loss))
-
-    def chosen(a: Tensor, b: Tensor) -> Tensor:
-        return tf.where(tf.reshape(takes, (-1, *([1] * (a.shape.rank - 1)))), b, a)
-
-    return _Found(*(chosen(a, b) for a, b in zip(one, other, strict=True)))
-
-
-def _is_true(flag: Tensor) -> bool:
-    """Whether something is known to hold; inside of a `tf.function` nothing is."""
-    return bool(flag.numpy()) if hasattr(flag, "numpy") else False
-
-
-def _radius(value: TensorLike, start: Tensor) -> Tensor:
-    """A number for each example, or one for all, shaped to be multiplied with the examples."""
-    return tf.reshape(tf.cast(value, start.dtype), (-1, *([1] * (start.shape.rank - 1))))
-
-
 def _check(epsilon: Any, bounds: Any, targeted: Any) -> None:
-    _check_numbers("epsilon", epsilon)
+    check_sizes("epsilon", epsilon)
     check_choice("targeted", targeted, (True, False))
     if bounds is not None and (np.shape(bounds) != (2,) or not bounds[0] < bounds[1]):
         raise errors.ArgumentError(f"bounds={bounds!r} is no pair.", [], "bounds=(lowest, highest), or None")
-
-
-def _check_numbers(name: str, value: Any) -> None:
-    try:
-        numbers = np.asarray(value, np.float64)
-        fine = bool(np.all(np.isfinite(numbers)) and np.all(numbers >= 0))
-    except (TypeError, ValueError):
-        fine = False
-    if not fine:
-        raise errors.ArgumentError(f"{name}={value!r} is no size.", [], "0 or more; a number, or one for each example")

@@ -33,4 +33,4 @@ class Adversarial:
     def __repr__(self) -> str:
         shape = tuple(self.examples.shape)
         done = "" if not hasattr(self.success, "numpy") else f", success={float(self.success.numpy().mean()):.0%}"
-        return f"Adversarial({self.tap} {shape}{done})"
+        return f"{type(self).__name__}({self.tap} {shape}{done})"

@@ -159,6 +159,8 @@ def attack(
 
 
 def _classes(labels: Any) -> Tensor | None:
+    if labels is None:
+        return None
     tensor = tf.convert_to_tensor(labels)
     return tf.cast(tensor, tf.int32) if tensor.dtype.is_integer and tensor.shape.rank in (0, 1) else None
 
