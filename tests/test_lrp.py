@@ -227,6 +227,19 @@ def test_gates_and_states(float64):
     assert_same_numbers(found["lstm:cell"][:, -1], found["lstm:hidden"][:, -1], 1e-8)
 
 
+def test_a_mask_of_token_ids_takes_nothing(float64):
+    """The mean over the tokens that are no padding: all relevance is at the embedding."""
+    ids = keras.Input((4,), dtype="int32")
+    on = keras.ops.cast(ids != 0, "float64")[..., None]
+    h = layers.Embedding(9, 5, name="embedding")(ids) * on
+    mean = keras.ops.sum(h, 1) / keras.ops.sum(on, 1)
+    model = keras.Model(ids, layers.Dense(2, use_bias=False)(mean))
+    tokens = np.array([[1, 2, 0, 0], [3, 4, 5, 6]])
+    found = gt.attribution.lrp(model, tokens, target=0, at="embedding").only.numpy()
+    np.testing.assert_allclose(found.sum((1, 2)), model(tokens)[:, 0], rtol=1e-6)
+    assert np.all(found[0, 2:] == 0)
+
+
 def test_a_contrast_is_shared_by_both_classes(float64):
     x = keras.Input((4,), dtype="float64")
     model = keras.Model(x, layers.Dense(3, use_bias=False, name="last")(x))

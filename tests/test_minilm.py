@@ -94,3 +94,37 @@ def test_token_ids_by_themselves_have_no_gradient(trained):
     model, _, ids = trained
     with pytest.raises(gt.errors.IntegerTapError, match="embed"):
         gt.gradients(model, ids, target=similarity, at=":input")
+
+
+def test_relevance_of_tokens_by_rollout_and_by_propagation(trained):
+    """Padding takes none by either; by propagation what arrives at the first block is what leaves the last."""
+    model, _, ids = trained
+    found = gt.attribution.attention_relevance(model, ids, target=lambda y: y[:, 3])
+    assert len(found.blocks) == minilm.BLOCKS
+    padded = (ids == 0)[:, None] & ~np.eye(ids.shape[1], dtype=bool)[None]
+    assert np.max(np.abs(found.only.numpy()[padded & (ids != 0)[:, :, None]])) < 1e-12
+    assert np.all(np.sum(found.only, axis=2)[ids != 0] > 1)
+    at = ["embedded", *(f"block{i}" for i in range(minilm.BLOCKS))]
+    relevance = gt.attribution.lrp(model, ids, target=lambda y: y[:, 3], at=at)
+    for address in at:
+        assert np.all(np.isfinite(relevance[address])), address
+        assert not np.any(relevance[address].numpy()[ids == 0]), address
+    score = model(ids)[:, 3]
+    np.testing.assert_allclose(np.sum(relevance["block5"], axis=(1, 2)), score, rtol=1e-5)
+
+
+def test_what_a_changed_word_changes(trained):
+    """One word is another one: estimates of all blocks and heads, and what patching each was found to change."""
+    model, _, ids = trained
+    clean, corrupt = ids[1:2], ids[1:2].copy()
+    corrupt[0, 2] = ids[2, 1]
+    at = ["embed", "embedded", *(f"block{i}" for i in range(minilm.BLOCKS)), "attend2:attention"]
+    target = lambda y: tf.reduce_sum(y * model(clean), 1)  # noqa: E731
+    found = gt.attribution.attribution_patching(model, clean, corrupt, target=target, at=at, exact=True)
+    whole = float(target(model(clean))[0] - target(model(corrupt))[0])
+    for address in ("embed", "embedded", "block5"):
+        np.testing.assert_allclose(found.exact[address], whole, rtol=1e-8)  # all of the difference goes through here
+    assert np.all(found["embed"].numpy()[:, [i for i in range(ids.shape[1]) if i != 2]] == 0)
+    patched = gt.patch(model, corrupt, {"attend2:attention": gt.activations(model, clean, at="attend2:attention").only})
+    change = float(target(patched)[0] - target(model(corrupt))[0])
+    np.testing.assert_allclose(found.exact["attend2:attention"], change, rtol=1e-6, atol=1e-12)

@@ -159,6 +159,8 @@ class Flow:
             given = self.varying.inputs(tensor.op)
             if len(given) != 1:
                 break
+            if not _carries(tensor.op.inputs[given[0]]):
+                return 1  # a mask, made of token ids
             tensor = tensor.op.inputs[given[0]]
         return _GATES.get(tensor.op.type, 3)
 
