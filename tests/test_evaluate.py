@@ -133,6 +133,20 @@ def test_infidelity_is_that_of_the_paper_at_a_tap(kind, float64):
         assert_same_numbers(found, expected, 1e-9)
 
 
+def test_a_method_that_is_bound_to_a_layer_keeps_it(float64):
+    """The map of a layer, in the size of the input, is evaluated at the input, and not replaced by one of the input."""
+    model, x = smooth("convolution")
+    method = partial(attribution.grad_cam, at="tap", upsample="input", relu=False)
+    ready = method(model, x, target=1).only
+    for evaluation in (evaluate.deletion, evaluate.insertion):
+        found = evaluation(model, x, method, target=1, steps=5).only
+        assert_same_numbers(found, evaluation(model, x, ready, target=1, steps=5).only, 1e-12)
+    data = tf.data.Dataset.from_tensor_slices(x).batch(2)
+    whole = evaluate.deletion(model, data, method, target=1, steps=5).only
+    assert_same_numbers(whole, evaluate.deletion(model, x, method, target=1, steps=5).only, 1e-10)
+    assert list(evaluate.randomization(model, x, method, target=1, seed=0).original) == ["tap"]
+
+
 def test_draws_of_infidelity_by_seed_and_in_parts(float64):
     model, x = smooth("convolution")
     x = draws(4, *x.shape[1:], seed=2)
