@@ -1,8 +1,8 @@
-"""Make the pictures of ``docs/real-networks.md``, and write the measured figures into the page.
+"""Make the pictures of the documentation, and write the measured figures into its pages.
 
 Run ``python docs/make_pictures.py`` for all of them, or name some: ``photographs``, ``visualised``, ``minilm``,
-``notes``. What an example needs installed stands at its head, in ``docs/examples``. The first two take minutes on two
-cores.
+``notes``, ``sanity_checks``, ``shortcut``. What an example needs installed stands at its head, in ``docs/examples``.
+Most take minutes on two cores.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 IMAGES = DOCS / "images"
-PAGE = DOCS / "real-networks.md"
-EXAMPLES = ("photographs", "visualised", "minilm", "notes")
+#: Each example, and the page that shows its figures.
+EXAMPLES = {
+    "photographs": "real-networks.md",
+    "visualised": "real-networks.md",
+    "minilm": "real-networks.md",
+    "notes": "real-networks.md",
+    "sanity_checks": "evaluation.md",
+    "shortcut": "shortcut.md",
+}
 
 
 def marks(name: str) -> tuple[str, str]:
@@ -43,8 +50,9 @@ def main(names: list[str]) -> None:
     for name in names or EXAMPLES:
         figures = importlib.import_module(name).main(IMAGES)
         print(figures)
-        if PAGE.exists():
-            PAGE.write_text(written(name, figures, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        page = DOCS / EXAMPLES[name]
+        if page.exists():
+            page.write_text(written(name, figures, page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -133,6 +133,20 @@ def test_infidelity_is_that_of_the_paper_at_a_tap(kind, float64):
         assert_same_numbers(found, expected, 1e-9)
 
 
+def test_a_method_that_is_bound_to_a_layer_keeps_it(float64):
+    """The map of a layer, in the size of the input, is evaluated at the input, and not replaced by one of the input."""
+    model, x = smooth("convolution")
+    method = partial(attribution.grad_cam, at="tap", upsample="input", relu=False)
+    ready = method(model, x, target=1).only
+    for evaluation in (evaluate.deletion, evaluate.insertion):
+        found = evaluation(model, x, method, target=1, steps=5).only
+        assert_same_numbers(found, evaluation(model, x, ready, target=1, steps=5).only, 1e-12)
+    data = tf.data.Dataset.from_tensor_slices(x).batch(2)
+    whole = evaluate.deletion(model, data, method, target=1, steps=5).only
+    assert_same_numbers(whole, evaluate.deletion(model, x, method, target=1, steps=5).only, 1e-10)
+    assert list(evaluate.randomization(model, x, method, target=1, seed=0).original) == ["tap"]
+
+
 def test_draws_of_infidelity_by_seed_and_in_parts(float64):
     model, x = smooth("convolution")
     x = draws(4, *x.shape[1:], seed=2)
@@ -261,7 +275,7 @@ def test_similarities():
     one = np.array([[1.0, 2.0, 3.0, 4.0], [1.0, 1.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0]])
     other = np.array([[10.0, 20.0, 90.0, 95.0], [3.0, 2.0, 2.0, 1.0], [1.0, 2.0, 3.0, 4.0]])
     # Ranks 1.5 1.5 3 4 against 4 2.5 2.5 1: covariance -3.75 over variances of 4.5 each.
-    np.testing.assert_allclose(spearman(one, other), [1.0, -3.75 / 4.5, 0.0], atol=1e-12)
+    np.testing.assert_allclose(spearman(one, other), [1.0, -3.75 / 4.5, np.nan], atol=1e-12)
     np.testing.assert_allclose(absolute_spearman(one, -other), spearman(one, other))
     pictures = draws(2, 16, 16, 3)
     np.testing.assert_allclose(structural(pictures, -2 * pictures), 1, atol=1e-6)
@@ -274,6 +288,7 @@ def test_similarities():
     [
         (lambda m, x: evaluate.deletion(m, x, "saliency", target=0), "no explanation"),
         (lambda m, x: evaluate.deletion(m, x, lambda *a, **k: 3, target=0), "no attributions"),
+        (lambda m, x: evaluate.deletion(m, x, partial(attribution.saliency, target=1), target=0), "bound to a target"),
         (lambda m, x: evaluate.deletion(m, x, x[:, :2], target=0), "do not fit"),
         (lambda m, x: evaluate.deletion(m, x, np.nan * x, target=0), "NaN"),
         (lambda m, x: evaluate.deletion(m, x, {"lost": x}, target=0), "for some taps"),

@@ -11,7 +11,7 @@ import tensorflow as tf
 from gradtap import errors
 from gradtap.asking import Settings, Unconnected, address_key, ask
 from gradtap.evaluate.batches import each_batch
-from gradtap.evaluate.explanations import Explanation, at_places, explained, listed
+from gradtap.evaluate.explanations import Explanation, at_places, explained, has_own_tap, listed
 from gradtap.graph import surgery
 from gradtap.graph.resolve import Place
 from gradtap.graph.scores import widen
@@ -78,7 +78,8 @@ def deletion(
       inputs: See `gradtap.gradients`.
       explanation: A method (``gt.attribution.saliency``, a `functools.partial` of one), or attributions: a result, a
         mapping from address to array, an array. Of the shape of the activations, whose channels are summed, or
-        without the axis of the channels.
+        without the axis of the channels. A method that is bound to a layer of its own,
+        ``partial(grad_cam, at="conv5", upsample="input")``, keeps it.
       target: See `gradtap.gradients`; ``"predicted"`` stays what is predicted for the inputs.
       at: The taps whose activations are changed; see `gradtap.gradients`.
       steps: Into how many steps the positions are divided.
@@ -192,7 +193,8 @@ def _curves(
 
         def work(stages: list[Stage], inputs: list[Tensor], arrays: list[TensorLike]) -> dict[str, list[Tensor]]:
             found = maps.alike(TapValues, arrays)
-            pairs = zip(stages, at_places(found, [stage.leg.measured[0].key for stage in stages]), strict=True)
+            keys = [stage.leg.measured[0].key for stage in stages]
+            pairs = zip(stages, at_places(found, keys, elsewhere=has_own_tap(explanation)), strict=True)
             return {"curves": [_along(stage, map_, steps, value, inserting) for stage, map_ in pairs]}
 
         question = Staged(

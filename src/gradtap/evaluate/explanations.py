@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import tensorflow as tf
@@ -27,13 +28,19 @@ def explained(model: Model, inputs: Structure, explanation: Explanation, target:
       inputs: One batch.
       explanation: A method, a mapping from address to array, or an array for the only tap.
       target: See `gradtap.gradients`.
-      at: See `gradtap.gradients`.
+      at: See `gradtap.gradients`. A method that is bound to a tap of its own keeps it.
 
     Raises:
       ArgumentError: What was given is no explanation.
     """
     if callable(explanation):
-        found = explanation(model, inputs, target=target, at=at)
+        if isinstance(explanation, partial) and "target" in explanation.keywords:
+            raise errors.ArgumentError(
+                "the method is bound to a target of its own, which is not the one that is evaluated.",
+                [("bound to", repr(explanation.keywords["target"])[:120])],
+                "leave it out of the partial, and give target= to the evaluation",
+            )
+        found = explanation(model, inputs, target=target, **({} if has_own_tap(explanation) else {"at": at}))
         if not isinstance(found, TapValues):
             raise errors.ArgumentError(
                 f"the method returned {errors.received(found)}, and no attributions.",
@@ -58,12 +65,24 @@ def explained(model: Model, inputs: Structure, explanation: Explanation, target:
     return Attributions([(at, tf.convert_to_tensor(explanation))])
 
 
-def at_places(found: TapValues, keys: Sequence[str]) -> list[Tensor]:
+def has_own_tap(explanation: Explanation) -> bool:
+    """Whether a method is bound to a tap, as ``partial(grad_cam, at="conv5", upsample="input")`` is."""
+    return isinstance(explanation, partial) and "at" in explanation.keywords
+
+
+def at_places(found: TapValues, keys: Sequence[str], elsewhere: bool = False) -> list[Tensor]:
     """The attributions in the order of some places.
+
+    Args:
+      found: The attributions.
+      keys: The places.
+      elsewhere: Whether a single map may come from another tap.
 
     Raises:
       ArgumentError: There is none for a place.
     """
+    if elsewhere and len(found) == len(keys) == 1:
+        return [tf.convert_to_tensor(found.only)]
     missing = [key for key in keys if key not in found]
     if missing:
         raise errors.ArgumentError(

@@ -64,7 +64,7 @@ class Randomization:
         lines = [f"{'randomized':<{width}}  " + "  ".join(names)]
         for i, row in enumerate(self.rows):
             label = f"+ {row.layer}" if self.mode == "cascading" and i else row.layer
-            cells = (f"{float(tf.reduce_mean(row.similarity[name])):>{len(name)}.2f}" for name in names)
+            cells = (f"{np.nanmean(row.similarity[name]):>{len(name)}.2f}" for name in names)
             lines.append(f"{label:<{width}}  " + "  ".join(cells))
         return "\n".join(lines)
 
@@ -104,8 +104,8 @@ def randomization(
       mode: ``"cascading"``: a layer and all after it; ``"independent"``: each layer alone.
       layers: Which layers, by address, each with all inside of it; None for every layer that holds weights itself.
       similarity: Between the explanation and that of the trained model: ``"spearman"``, the rank correlation of the
-        entries; ``"absolute_spearman"``, that of their magnitudes; ``"ssim"`` of pictures; or a function of two arrays
-        ``(batch, ...)`` that gives ``(batch,)``.
+        entries (NaN for a map that is the same everywhere); ``"absolute_spearman"``, that of their magnitudes;
+        ``"ssim"`` of pictures; or a function of two arrays ``(batch, ...)`` that gives ``(batch,)``.
       batch_size: See `gradtap.gradients`.
       training: See `gradtap.gradients`.
       seed: Draws the orders; None draws anew.

@@ -14,11 +14,11 @@ Similarity: TypeAlias = Callable[[_Array, _Array], _Array]
 
 
 def spearman(one: _Array, other: _Array) -> _Array:
-    """Spearman's rank correlation, ``(batch,)``, from -1 to 1; 0 where one of the two is the same everywhere."""
+    """Spearman's rank correlation, ``(batch,)``, from -1 to 1; NaN where one of the two is the same everywhere."""
     a, b = (np.stack([_ranks(row) for row in x.reshape(len(x), -1)]) for x in (one, other))
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     size = np.sqrt(np.sum(a**2, 1) * np.sum(b**2, 1))
-    found: _Array = np.sum(a * b, 1) / np.where(size == 0, 1.0, size)
+    found: _Array = np.sum(a * b, 1) / np.where(size == 0, np.nan, size)
     return found
 
 
