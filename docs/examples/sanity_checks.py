@@ -114,7 +114,7 @@ class Checks:
                 found = self.alike[measure, name, "permuted"]
                 means = "".join(f"{value:8.2f}" for value in np.nanmean(found, (0, 2)))
                 by_example, by_draw = np.nanmean(found[:, 3], 0), np.nanmean(found[:, 3], 1)
-                half = 1.96 * by_example.std(ddof=1) / np.sqrt(len(by_example))
+                half = 1.96 * np.nanstd(by_example, ddof=1) / np.sqrt(len(by_example))
                 self.lines.append(f"{name:<22}{means}   ± {half:.2f}, {by_draw.min():+.2f} to {by_draw.max():+.2f}")
         self.lines += [
             "",
