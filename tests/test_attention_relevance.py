@@ -139,6 +139,27 @@ def test_half_precision_is_added_up_in_float32():
     assert np.all(np.isfinite(found))
 
 
+def test_stacks_side_by_side_are_told_apart(float64):
+    x = keras.Input((5, 6), dtype="float64")
+    one, two = (layers.MultiHeadAttention(2, 3, name=name)(x, x) for name in ("one", "two"))
+    model = keras.Model(x, layers.Dense(2)(one[:, 0] + two[:, 0]))
+    rows = draws(2, 5, 6)
+    with pytest.raises(errors.SideError, match="side by side"):
+        gt.attribution.attention_relevance(model, rows, target=0)
+    assert gt.attribution.attention_relevance(model, rows, target=0, at="two:attention").only.shape == (2, 5, 5)
+
+
+def test_a_layer_with_one_head(float64):
+    """Its attention has no axis of heads."""
+    x = keras.Input((4, 3), dtype="float64")
+    h = layers.Attention(name="attend")([x, x])
+    model = keras.Model(x, layers.Dense(2)(h[:, 0]))
+    rows = draws(2, 4, 3)
+    g = gt.gradients(model, rows, target=0, at="attend:attention")
+    expected = np.eye(4) + (g.only * g.activations.only).numpy().clip(0)
+    assert_same_numbers(gt.attribution.attention_relevance(model, rows, target=0).only, expected, 1e-12)
+
+
 def test_what_is_no_stack_of_self_attention():
     x, y = keras.Input((5, 6), name="x"), keras.Input((4, 6), name="y")
     own = layers.MultiHeadAttention(2, 3, name="own")(x, x)
@@ -150,6 +171,9 @@ def test_what_is_no_stack_of_self_attention():
     assert gt.attribution.attention_relevance(model, inputs, target=0, at="own:attention").only.shape == (2, 5, 5)
     with pytest.raises(errors.SideError, match="no attention over tokens"):
         gt.attribution.attention_relevance(model, inputs, target=0, at="own")
+    for token in (5, -6):
+        with pytest.raises(errors.ArgumentError, match="there are 5 tokens"):
+            gt.attribution.attention_relevance(model, inputs, target=0, at="own:attention", token=token)
     with pytest.raises(errors.ArgumentError, match="token"):
         gt.attribution.attention_relevance(model, inputs, target=0, at="own:attention", token="CLS")
     plain = keras.Sequential([keras.Input((3,)), layers.Dense(2)])

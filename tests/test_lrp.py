@@ -227,6 +227,58 @@ def test_gates_and_states(float64):
     assert_same_numbers(found["lstm:cell"][:, -1], found["lstm:hidden"][:, -1], 1e-8)
 
 
+def test_an_outer_tape_differentiates_relevance(float64):
+    """All of it: the target, from which relevance begins, changes as well."""
+    x = keras.Input((4,), dtype="float64")
+    h = layers.Dense(5, activation="tanh", name="hidden")(x)
+    model = keras.Model(x, layers.Dense(2)(h))
+    rows, v = draws(3, 4), draws(3, 4, seed=6)
+
+    def total(rows):
+        return tf.reduce_sum(gt.attribution.lrp(model, rows, target=1, epsilon=0.1).only ** 2)
+
+    given = tf.constant(rows)
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        score = total(given)
+    found = np.sum(tape.gradient(score, given) * v)
+    step = 1e-6
+    expected = (total(rows + step * v) - total(rows - step * v)) / (2 * step)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["rescaling", "normalization", "batch_normalization"])
+def test_preprocessing_hands_on_what_it_is_given(kind, float64):
+    """A pixel of mid-grey is zero after it: a share of the shift would divide by that."""
+    x = keras.Input((6, 6, 2), dtype="float64")
+    made = {
+        "rescaling": lambda: layers.Rescaling(1 / 127.5, offset=-1, name="before"),
+        "normalization": lambda: layers.Normalization(mean=127.5, variance=900.0, name="before"),
+        "batch_normalization": lambda: layers.BatchNormalization(
+            moving_mean_initializer=keras.initializers.Constant(127.5), name="before"
+        ),
+    }
+    h = layers.Conv2D(3, 3, activation="relu", use_bias=False, name="conv")(made[kind]()(x))
+    model = keras.Model(x, layers.Dense(2, use_bias=False)(layers.Flatten()(h)))
+    images = np.random.default_rng(0).uniform(0, 255, size=(2, 6, 6, 2))
+    images[:, 2, 2] = 127.5
+    rules = {"rule": {"conv": "z_box"}, "bounds": (-200.0, 200.0)}
+    found = gt.attribution.lrp(model, images, target=0, at=[":input", "before"], **rules)
+    np.testing.assert_allclose(found[":input"], found["before"], rtol=1e-9)
+    np.testing.assert_allclose(np.sum(found[":input"], axis=(1, 2, 3)), model(images)[:, 0], rtol=1e-5)
+
+
+def test_parameters_of_one_layer(float64):
+    x = keras.Input((5,), dtype="float64")
+    h = layers.Dense(4, activation="relu", name="one")(x)
+    model = keras.Model(x, layers.Dense(3, name="two")(h))
+    rows = draws(3, 5)
+    own = gt.attribution.lrp(model, rows, target=1, rule={"one": ("gamma", {"gamma": 2.0}), "two": "epsilon"}).only
+    same = gt.attribution.lrp(model, rows, target=1, rule={"one": "gamma"}, gamma=2.0).only
+    np.testing.assert_array_equal(own, same)
+    assert not np.allclose(own, gt.attribution.lrp(model, rows, target=1, rule={"one": "gamma"}).only)
+
+
 def test_a_mask_of_token_ids_takes_nothing(float64):
     """The mean over the tokens that are no padding: all relevance is at the embedding."""
     ids = keras.Input((4,), dtype="int32")
@@ -297,6 +349,10 @@ def test_an_op_without_a_rule_is_named_and_one_that_is_not_passed_is_not():
         ({"rule": "z_box", "bounds": (1.0, 0.0)}, "above"),
         ({"bounds": 3}, "pair"),
         ({"rule": {"lost": "gamma"}}, "lost"),
+        ({"rule": {"Conv3D": "gamma"}}, "nothing that `Conv3D` means"),
+        ({"rule": {"last": ("gamma", {"gama": 1})}}, "gama"),
+        ({"epsilon": "a"}, "epsilon"),
+        ({"rule": "z_box", "bounds": (np.zeros(3), np.ones(4))}, "go together"),
         ({"rule": {gt.Tap.op("functional/last/MatMul:0"): "gamma"}}, "functional"),
     ],
 )

@@ -188,6 +188,8 @@ def test_one_image_for_each_class_as_if_alone():
         alone = gt.visualise(model, target=k, steps=12)
         assert_same_numbers(several.images[row : row + 1], alone.images, 1e-5)
         assert_same_numbers(several.scores[:, row : row + 1], alone.scores, 1e-7)
+    scores = gt.visualise(model, target=gt.targets.class_score([2, 0, 1]), steps=12)
+    assert_same_numbers(scores.images, several.images, 1e-6)
 
 
 def test_the_last_score_is_that_of_the_images():
@@ -254,6 +256,7 @@ def test_keywords_outside_of_their_choices():
     for name in ("total_variation", "l2", "step_size"):
         for wrong in (-1, float("nan"), "a", None, True):
             refuses(errors.ArgumentError, ask(**{name: wrong}), f"{name}=")
+    refuses(errors.ArgumentError, ask(start=np.full((1, 4), 5.0)), "outside of bounds=(0, 1)")
     refuses(errors.ArgumentError, ask(steps=0), "steps=0")
     refuses(errors.ArgumentError, ask(jitter=-1), "jitter=-1")
     refuses(errors.ArgumentError, ask(frequency=1), "frequency=1")

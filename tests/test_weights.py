@@ -23,7 +23,9 @@ class Written(keras.Model):
         self.loop = layers.LSTM(4, return_sequences=True)
         self.attend = layers.MultiHeadAttention(2, 3)
         self.shared = layers.Dense(4, activation="tanh")
-        self.inside = keras.Sequential([layers.Dense(4, activation="gelu", name="deep"), layers.LayerNormalization()])
+        self.inside = keras.Sequential(
+            [layers.Dense(4, activation="gelu", name="deep"), layers.LayerNormalization(name="norm")]
+        )
         self.last = layers.Dense(3)
         self.scale = self.add_weight(shape=(4,), initializer="ones", name="scale")
 
@@ -42,7 +44,7 @@ ADDRESSES = {
     "shared:kernel": lambda m: m.shared.kernel,
     "shared:bias": lambda m: m.shared.bias,
     "deep:kernel": lambda m: m.inside.layers[0].kernel,
-    "inside/layer_normalization:gamma": lambda m: m.inside.layers[1].gamma,
+    "inside/norm:gamma": lambda m: m.inside.layers[1].gamma,
     "last:kernel": lambda m: m.last.kernel,
     ":scale": lambda m: m.scale,
 }
@@ -87,6 +89,15 @@ def test_parts_and_datasets_are_added_up(float64, monkeypatch):
         for address in at:
             assert_same_numbers(found[address], expected[address], 1e-10)
             np.testing.assert_allclose(found.activations[address], expected.activations[address], rtol=1e-12)
+    kernel = {"target": [0, 1, 2], "at": "shared:kernel"}
+    for size in (1, 2):  # nothing else is added up with it, not what there is one of either
+        found = gt.gradients(model, IDS, **kernel, batch_size=size)
+        assert_same_numbers(found.only, whole["shared:kernel"], 1e-10)
+        assert_same_numbers(found.target, whole.target, 1e-12)
+        assert_same_numbers(found.outputs, whole.outputs, 1e-12)
+    found = gt.gradients(model, tf.data.Dataset.from_tensor_slices(IDS).batch(2), target=1, at="shared:kernel")
+    assert_same_numbers(found.only, alone["shared:kernel"], 1e-10)
+    assert_same_numbers(found.target, alone.target, 1e-12)
     empty = gt.gradients(model, IDS[:0], target=1, at=at)
     np.testing.assert_array_equal(empty["shared:kernel"], np.zeros((4, 4)))
     np.testing.assert_array_equal(empty.activations["shared:kernel"], model.shared.kernel)

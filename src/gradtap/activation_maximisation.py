@@ -288,7 +288,8 @@ class _Adam:
 
 
 def _count(target: Any) -> int:
-    """How many images a target asks for: one for each class of a list."""
+    """How many images a target asks for: one for each class of a list, `class_score` of one included."""
+    target = getattr(getattr(target, "index", None), "asked", target)
     is_list = isinstance(target, (list, np.ndarray, tf.Tensor, range))
     return len(target) if is_list and np.ndim(target) == 1 else 1
 
@@ -298,6 +299,13 @@ def _start(trace: Trace, start: Any, shape: Any, count: int, search: _Search, dr
     declared = _declared(trace)
     if start is not None:
         found = np.asarray(start)
+        low, high = search.bounds or (-np.inf, np.inf)
+        if found.size and found.dtype.kind in "iuf" and (np.min(found) < low or np.max(found) > high):
+            raise errors.ArgumentError(
+                f"start is outside of bounds={search.bounds}.",
+                [("it holds", f"{np.min(found):g} to {np.max(found):g}")],
+                "bounds=(lowest, highest) of what the model is given, or None",
+            )
         if found.dtype.kind not in "iuf" or not found.ndim or shape is not None:
             raise errors.ArgumentError(
                 f"start={errors.received(start)} is no start." if shape is None else "both start and shape are given.",

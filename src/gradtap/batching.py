@@ -148,7 +148,7 @@ def join(pieces: Sequence[dict[str, list[Tensor]]], places: Sequence[Place] = ()
     joined: dict[str, list[Tensor]] = {}
     for name, tensors in first.items():
         columns = [[piece[name][i] for piece in pieces] for i in range(len(tensors))]
-        own = [_is_of_weight(places, tensors, i) for i in range(len(tensors))]
+        own = [_is_of_weight(places, name, i) for i in range(len(tensors))]
         joined[name] = [
             (c[0] if name == "activations" else tf.add_n(c)) if of_weight else _concatenated(c)
             for c, of_weight in zip(columns, own, strict=True)
@@ -157,9 +157,9 @@ def join(pieces: Sequence[dict[str, list[Tensor]]], places: Sequence[Place] = ()
     return joined
 
 
-def _is_of_weight(places: Sequence[Place], tensors: Sequence[Tensor], position: int) -> bool:
-    """Whether a tensor of a part with one for each tap belongs to a weight."""
-    return len(tensors) == len(places) and places[position].weight is not None
+def _is_of_weight(places: Sequence[Place], part: str, position: int) -> bool:
+    """Whether a tensor belongs to a weight; two parts have one for each tap."""
+    return part in ("gradients", "activations") and bool(places) and places[position].weight is not None
 
 
 def _concatenated(pieces: Sequence[Tensor]) -> Tensor:
@@ -287,7 +287,7 @@ def _run_empty(
     parts = program.split(_run(program, [*one, *seeds, *fed]))
 
     def of_none(name: str, tensors: list[Tensor], i: int) -> Tensor:
-        if _is_of_weight(program.places, tensors, i):
+        if _is_of_weight(program.places, name, i):
             return tensors[i] if name == "activations" else tf.zeros_like(tensors[i])
         return tensors[i][:0] if tensors[i].shape.rank else tensors[i]
 

@@ -131,7 +131,7 @@ def activations(
       TensorShape([5, 3])
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
-    program, parts = ask(model, inputs, Reading(at), settings)
+    program, parts = ask(model, inputs, Reading(at, weights=True), settings)
     return Activations.at(program.places, parts["activations"])
 
 
@@ -147,16 +147,18 @@ class Reading:
 
     Args:
       at: The addresses.
+      weights: Whether weights may be asked for.
     """
 
-    def __init__(self, at: Any) -> None:
+    def __init__(self, at: Any, *, weights: bool = False) -> None:
         self.at = addresses(at)
+        self._weights = weights
 
     def key(self, graph: ForwardGraph) -> Hashable:
-        return address_key(self.at)
+        return address_key(self.at), self._weights
 
     def build(self, trace: Trace, graph: ForwardGraph, settings: Settings) -> Program:
-        places = resolve(graph, self.at, weights=True)
+        places = resolve(graph, self.at, weights=self._weights)
         parts = {"activations": [place.tensor for place in places]}
         watch = watched(graph, places) if settings.checks else None
         return assemble(graph, graph.all_feeds, parts, places, watch=watch, jit_compile=trace.jit_compile)

@@ -62,7 +62,7 @@ class GradtapError(_Documented, Exception):
 
 
 def _row(label: str, text: str) -> str:
-    return f"  {label:<12}" + text.replace("\n", "\n" + " " * 14)
+    return f"  {label:<11} " + text.replace("\n", "\n" + " " * 14)
 
 
 class SeveralErrors(GradtapError):

@@ -27,6 +27,13 @@ class Matched(Adversarial):
     """Inputs whose activations have come closer to those of guides; see `gradtap.attacks.feature_match`.
 
     Args:
+      examples: The changed inputs, ``(batch, ...)``.
+      perturbation: The examples less what they were.
+      success: Whether the activations have come closer, ``(batch,)``.
+      distance: The largest change of each example, ``(batch,)``, in units of the input.
+      outputs: What the model says of the examples, nested as it returns it.
+      steps: How many steps each example took, ``(batch,)`` int32.
+      tap: Where the change was made.
       remaining: What is left of the distance between the activations of input and guide, ``(batch,)``, as a share of
         what it was.
     """

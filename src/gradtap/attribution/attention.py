@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import tensorflow as tf
@@ -78,9 +79,16 @@ def attention_relevance(
     if token is not None and (not isinstance(token, int) or isinstance(token, bool)):
         raise errors.ArgumentError(f"token={token!r} is no int.", [], "the place of a token, or None for all")
     settings = Settings(unconnected, batch_size, training, seed, checks)
-    program, parts = ask(model, inputs, _Rollout(target, at, token), settings)
+    program, parts = ask(model, inputs, _Rollout(as_target(target), at), settings)
     blocks = TapValues.at(program.places, parts["blocks"])
-    return AttentionRelevance([(":input", parts["attributions"][0])], skipped=program.skipped, blocks=blocks)
+    [rolled] = parts["attributions"]
+    count = rolled.shape[1]
+    if token is not None and count is not None and not -count <= token < count:
+        raise errors.ArgumentError(
+            f"there is no token {token}: there are {count} tokens.", [], "they count from 0, or from the end with -1"
+        )
+    rolled = rolled if token is None else rolled[:, token]
+    return AttentionRelevance([(":input", rolled)], skipped=program.skipped, blocks=blocks)
 
 
 class _Rollout(OfTarget):
@@ -88,31 +96,42 @@ class _Rollout(OfTarget):
 
     copies = 1
 
-    def __init__(self, target: Any, at: Any, token: int | None) -> None:
-        super().__init__(as_target(target), at)
-        self._token = token
-
     def options(self) -> tuple[Hashable, ...]:
-        return ("attention relevance", self._token)
+        return ("attention relevance",)
 
     def parts(
         self, graph: ForwardGraph, places: list[Place], slopes: list[Tensor], score: Score
     ) -> dict[str, list[Tensor]]:
         errors.raise_all([found for place in places if (found := _no_self_attention(graph, place))])
+        for before, after in pairwise(places):
+            if after.tensor.op not in walking.descendants([before.tensor]):
+                raise _side_by_side(before, after)
         blocks = [
-            tf.reduce_mean(tf.nn.relu(widen(place.tensor) * widen(slope)), axis=1)
+            _over_heads(tf.nn.relu(widen(place.tensor) * widen(slope)))
             for place, slope in zip(places, slopes, strict=True)
         ]
         rolled = tf.eye(tf.shape(blocks[0])[1], dtype=blocks[0].dtype)[None]
         for block in blocks:
             rolled += tf.matmul(block, tf.broadcast_to(rolled, tf.shape(block)))
-        rolled = rolled if self._token is None else rolled[:, self._token]
         return {"attributions": [rolled], "blocks": blocks, "score": [score.value]}
+
+
+def _over_heads(weighed: Tensor) -> Tensor:
+    """The mean over the heads, where a layer has several."""
+    return tf.reduce_mean(weighed, axis=1) if weighed.shape.rank == 4 else weighed
+
+
+def _side_by_side(one: Place, other: Place) -> errors.GradtapError:
+    return errors.SideError(
+        f"`{one.key}` and `{other.key}` stand side by side, and not in one stack: neither is made of the other.",
+        [],
+        "name the attention of one stack: at=[...]",
+    )
 
 
 def _no_self_attention(graph: ForwardGraph, place: Place) -> errors.GradtapError | None:
     """Why a place cannot be a block of the stack."""
-    if place.tap.face != "attention" or place.tensor.shape.rank != 4:
+    if place.tap.face != "attention" or place.tensor.shape.rank not in (3, 4):
         return errors.SideError(
             f"`{place.key}` is no attention over tokens: its activations are {tuple(place.tensor.shape)}.",
             [],

@@ -25,8 +25,9 @@ from gradtap.targets import as_target
 from gradtap.types import Address, Model, Operation, Structure, Tensor, TensorLike
 
 Rule = Literal["epsilon", "gamma", "alpha_beta", "z_box", "flat"]
+RuleOf: TypeAlias = Rule | tuple[Rule, Mapping[str, Any]]
 #: Rules by address, layer, layer class or type of op; the first that fits holds.
-Composite: TypeAlias = Mapping[Any, Rule]
+Composite: TypeAlias = Mapping[Any, RuleOf]
 
 
 @surgery.unconverted
@@ -62,9 +63,9 @@ def lrp(
     - ``"z_box"``, for pixels: :math:`a_i w_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-` with ``bounds`` (l, h), no bias;
     - ``"flat"``: all inputs alike, no bias.
 
-    What follows a layer alone and is affine, such as a batch normalisation, is folded into it. Activations hand on what
-    they are given; a maximum hands it to the winner; a sum shares by the epsilon rule. Of a product of a gate
-    (sigmoid, softmax of attention, inverse deviation of a normalisation) and a signal, the signal takes all.
+    What follows a layer alone and is affine, such as a batch normalisation, is folded into it; elsewhere, shifts and
+    scales hand on what they are given, and so do activations. A sum shares, and a maximum hands to its winner, by the
+    epsilon rule. Of a product of a gate (sigmoid, attention, inverse deviation) and a signal, the signal takes all.
 
     Args:
       model: See `gradtap.gradients`.
@@ -74,7 +75,7 @@ def lrp(
         Taylor series, which does not sum to the target.
       at: See `gradtap.gradients`.
       rule: One for all layers with weights, or a mapping from address (globs included), layer, layer class or type of
-        op to rule, of which the first that fits a layer holds; ``"epsilon"`` where none does.
+        op to rule, or to ``(rule, {parameter: value})``; the first that fits holds, ``"epsilon"`` where none does.
       epsilon: In units of the layers' outputs; not negative.
       gamma: How much contributions of the sign of the output are favoured; not negative.
       alpha: The weight of positive contributions, ``1 + beta``.
@@ -116,17 +117,25 @@ def lrp(
     settings = Settings(unconnected, batch_size, training, seed, checks)
     parameters: dict[str, Any] = {"epsilon": epsilon, "gamma": gamma, "alpha": alpha, "beta": beta, "bounds": bounds}
     composite = rule if isinstance(rule, Mapping) else {"**": rule}
-    rules = {key: _rule(name, **parameters) for key, name in composite.items()}
+    rules = {key: _rule(name, parameters) for key, name in composite.items()}
     question = _Relevance(target, at, rules, everywhere=not isinstance(rule, Mapping), epsilon=epsilon)
     program, parts = ask(model, inputs, question, settings)
     return Attributions.at(program.places, parts["attributions"], skipped=program.skipped)
 
 
-def _rule(name: Any, **parameters: Any) -> LayerRule:
+def _rule(given: Any, parameters: dict[str, Any]) -> LayerRule:
+    name, own = given if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping) else (given, {})
     check_choice("rule", name, NAMES)
-    for what in ("epsilon", "gamma", "beta"):
-        if not parameters[what] >= 0:
-            raise errors.ArgumentError(f"{what}={parameters[what]!r} is negative or no number.", [], "0 or more")
+    unknown = [what for what in own if what not in parameters]
+    if unknown:
+        raise errors.ArgumentError(
+            f"{unknown[0]!r} is no parameter of a rule.", [("parameters", ", ".join(parameters))], "one of them"
+        )
+    parameters = parameters | dict(own)
+    for what in ("epsilon", "gamma", "alpha", "beta"):
+        number = parameters[what]
+        if isinstance(number, bool) or not isinstance(number, (int, float, np.number)) or not number >= 0:
+            raise errors.ArgumentError(f"{what}={number!r} is negative or no number.", [], "0 or more")
     if name == "alpha_beta" and not np.isclose(parameters["alpha"] - parameters["beta"], 1):
         difference = f"alpha={parameters['alpha']!r} less beta={parameters['beta']!r}"
         raise errors.ArgumentError(
@@ -135,12 +144,26 @@ def _rule(name: Any, **parameters: Any) -> LayerRule:
             "alpha=2, beta=1 or alpha=1, beta=0",
         )
     try:
-        low, high = (np.asarray(bound) for bound in parameters.pop("bounds"))
+        low, high = (np.asarray(bound) for bound in parameters["bounds"])
     except (TypeError, ValueError):
         raise errors.ArgumentError("bounds is not a pair.", [], "bounds=(lowest, highest)") from None
+    if low.dtype.kind not in "biuf" or high.dtype.kind not in "biuf" or not _broadcast_together(low, high):
+        raise errors.ArgumentError(
+            "bounds are no two arrays of numbers that go together.",
+            [("shapes", f"{low.shape} and {high.shape}")],
+            "numbers, or arrays of the shape of one example's inputs",
+        )
     if name == "z_box" and np.any(low > high):
         raise errors.ArgumentError("a lower bound is above the higher one.", [], "bounds=(lowest, highest)")
-    return LayerRule(name, **parameters, bounds=(low, high))
+    return LayerRule(name, **parameters | {"bounds": (low, high)})
+
+
+def _broadcast_together(one: Any, other: Any) -> bool:
+    try:
+        np.broadcast_shapes(one.shape, other.shape)
+    except ValueError:
+        return False
+    return True
 
 
 class _Relevance(OfTarget):
@@ -168,7 +191,7 @@ class _Relevance(OfTarget):
         ends = [place.tensor for place in kept if place.state is None]
         _refuse(flow.lacking(score.value, ends if len(ends) == len(kept) else ()))
         with surgery.inside(graph.graph):
-            begun = tf.reduce_sum(score.value * tf.stop_gradient(score.value))
+            begun = tf.reduce_sum(score.value**2) / 2  # whose slope is the target itself, for an outer tape as well
         with in_force(graph, flow.rules, among=varying.ops):
             found = surgery.differentiate(begun, [place.variable for place in kept])
         with surgery.inside(graph.graph):
@@ -191,7 +214,14 @@ class _Relevance(OfTarget):
         ops = graph.graph.get_operations()[: graph.forward_ops]
         found: dict[tuple[str, str], LayerRule] = {}
         for key, rule in self._rules.items():
-            for op in _ops_of(graph, ops, key):
+            meant = [op for op in _ops_of(graph, ops, key) if op.type in WITH_WEIGHTS]
+            if not meant:
+                raise errors.ArgumentError(
+                    f"nothing that `{key}` means multiplies with weights, so its rule has nothing to do.",
+                    [],
+                    "name layers such as convolutions and dense ones, or types of op such as Conv2D, MatMul, Einsum",
+                )
+            for op in meant:
                 found.setdefault((op.graph.name, op.name), rule)
         return lambda op: found.get((op.graph.name, op.name), self._otherwise)
 

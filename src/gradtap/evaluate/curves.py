@@ -23,8 +23,8 @@ from gradtap.staged.stages import Stage, Staged
 from gradtap.targets import as_target
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 
-#: What stands where a unit is taken away: a number, an array that broadcasts, or a function of the activations.
-Value: TypeAlias = TensorLike | Callable[[Tensor], TensorLike]
+#: What stands where a unit is taken away: a number, "mean", an array, or a function of the activations.
+Value: TypeAlias = TensorLike | str | Callable[[Tensor], TensorLike]
 
 
 class Curves(TapValues):
@@ -83,8 +83,8 @@ def deletion(
       target: See `gradtap.gradients`; ``"predicted"`` stays what is predicted for the inputs.
       at: The taps whose activations are changed; see `gradtap.gradients`.
       steps: Into how many steps the positions are divided.
-      value: What stands where a position is taken away: a number, an array that broadcasts against the activations, or
-        a function of them, such as a blur.
+      value: What stands where a position is taken away: a number, ``"mean"`` over an example's positions, an array that
+        broadcasts against the activations, or a function of them, such as a blur.
       unconnected: See `gradtap.gradients`.
       batch_size: Most examples in flight at once, steps included; None chooses it from the size of the activations.
       training: See `gradtap.gradients`.
@@ -220,8 +220,7 @@ def _along(stage: Stage, attributions: Tensor, steps: int, value: Value, inserti
     batch, count = places.shape
     # How many come before each, so that equal ones go in the order in which they lie.
     before = np.argsort(np.argsort(-places, axis=1, kind="stable"), axis=1, kind="stable")
-    instead = tf.cast(value(here) if callable(value) else value, here.dtype)
-    instead = _broadcast(instead, here, key)
+    instead = _broadcast(_read(value, here, key), here, key)
     shape = (batch, *(here.shape[1:-1] if here.shape.rank > 2 else here.shape[1:]))
     scores = []
     for part in stage.parts(steps + 1, f"steps at {key}"):
@@ -232,6 +231,21 @@ def _along(stage: Stage, attributions: Tensor, steps: int, value: Value, inserti
             points.append(tf.where(chosen == inserting, here, instead))
         scores.append(stage.run([tf.stack(points)])[-1])
     return tf.transpose(tf.concat(scores, 0))
+
+
+def _read(value: Value, here: Tensor, key: str) -> Tensor:
+    """What stands where a position is taken away, as a tensor that may be smaller than the activations."""
+    if isinstance(value, str) and value == "mean":
+        axes = list(range(1, here.shape.rank - 1)) if here.shape.rank > 2 else [1]
+        return tf.reduce_mean(here, axes, keepdims=True)
+    try:
+        return tf.cast(value(here) if callable(value) else value, here.dtype)
+    except Exception as error:
+        raise errors.ArgumentError(
+            f"value={errors.received(value)} is nothing that can stand at `{key}`.",
+            [("it said", (str(error).splitlines() or [""])[0][:200])],
+            ["a number, or an array that broadcasts", '"mean" of each example', "a function of the activations"],
+        ) from error
 
 
 def _over_positions(here: Tensor, attributions: Tensor, key: str) -> np.ndarray[Any, Any]:

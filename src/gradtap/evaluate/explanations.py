@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from gradtap import errors
-from gradtap.asking import Settings
 from gradtap.graph.resolve import is_several
 from gradtap.results import Attributions, TapValues
 from gradtap.types import Model, Structure, Tensor
@@ -41,13 +40,13 @@ def explained(model: Model, inputs: Structure, explanation: Explanation, target:
                 "leave it out of the partial, and give target= to the evaluation",
             )
         found = explanation(model, inputs, target=target, **({} if has_own_tap(explanation) else {"at": at}))
-        if not isinstance(found, TapValues):
-            raise errors.ArgumentError(
-                f"the method returned {errors.received(found)}, and no attributions.",
-                [],
-                "give one of gradtap.attribution, or functools.partial of it for its keywords",
-            )
-        return found
+        if isinstance(found, Mapping) or hasattr(found, "shape"):
+            return explained(model, inputs, found, target, at)
+        raise errors.ArgumentError(
+            f"the method returned {errors.received(found)}, and no attributions.",
+            [],
+            "give one of gradtap.attribution, a functools.partial of it, or a function that returns arrays",
+        )
     if isinstance(explanation, TapValues):
         return explanation
     if isinstance(explanation, Mapping):
@@ -88,19 +87,13 @@ def at_places(found: TapValues, keys: Sequence[str], elsewhere: bool = False) ->
         raise errors.ArgumentError(
             "there are no attributions for some taps.",
             [("missing", ", ".join(f"`{key}`" for key in missing)), ("given", ", ".join(f"`{key}`" for key in found))],
-            "explain and evaluate at the same addresses",
+            [
+                "explain and evaluate at the same addresses",
+                "a map of a layer that was brought to the size of the input: give its array (`.only`), or the method "
+                'with its tap, functools.partial(gt.attribution.grad_cam, at="conv5", upsample="input")',
+            ],
         )
     return [tf.convert_to_tensor(found[key]) for key in keys]
-
-
-def ask_of(settings: Settings, **more: Any) -> dict[str, Any]:
-    """The keywords of a call, for another call."""
-    return {
-        "batch_size": settings.batch_size,
-        "training": settings.training,
-        "seed": settings.seed,
-        "checks": settings.checks,
-    } | more
 
 
 def listed(at: Any) -> Any:

@@ -13,6 +13,7 @@ from gradtap import errors
 from gradtap.asking import Settings, Unconnected, address_key, ask
 from gradtap.evaluate.batches import each_batch
 from gradtap.evaluate.explanations import Explanation, Method, at_places, explained, listed
+from gradtap.evaluate.similarity import rows
 from gradtap.graph import surgery
 from gradtap.graph.scores import widen
 from gradtap.predictions import held_target
@@ -90,6 +91,7 @@ def infidelity(
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
     check_count("samples", samples)
+    _check_size("noise", noise)
     at, draws = listed(at), _Draws(samples, noise, int(generator(seed, 3).integers(2**31)))
 
     def one(batch: Structure) -> TapValues:
@@ -267,6 +269,7 @@ def sensitivity(
     """
     settings = Settings("error", batch_size, training, seed, checks)
     check_count("samples", samples)
+    _check_size("radius", radius)
     if not callable(method):
         raise errors.ArgumentError(
             f"{errors.received(method)} is no method: the attributions of other inputs are needed.", [], "give a method"
@@ -295,6 +298,11 @@ def sensitivity(
     return each_batch(inputs, method, one, lambda first, tensors: first.alike(TapValues, tensors))
 
 
+def _check_size(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < float("inf"):
+        raise errors.ArgumentError(f"{name}={value!r} is no size.", [], "0 or more")
+
+
 def _moves(
     x: np.ndarray[Any, Any], given: TensorLike | None, samples: int, radius: float, seed: int | None
 ) -> list[np.ndarray[Any, Any]]:
@@ -312,7 +320,7 @@ def _moves(
 
 
 def _relative_change(before: Tensor, after: Tensor) -> np.ndarray[Any, Any]:
-    a, b = (np.asarray(widen(t), np.float64).reshape(len(t), -1) for t in (before, after))
+    a, b = (rows(np.asarray(widen(t), np.float64)) for t in (before, after))
     size = np.linalg.norm(a, axis=1)
     found: np.ndarray[Any, Any] = np.linalg.norm(b - a, axis=1) / np.where(size == 0, 1.0, size)
     return found

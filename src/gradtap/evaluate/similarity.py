@@ -15,7 +15,9 @@ Similarity: TypeAlias = Callable[[_Array, _Array], _Array]
 
 def spearman(one: _Array, other: _Array) -> _Array:
     """Spearman's rank correlation, ``(batch,)``, from -1 to 1; NaN where one of the two is the same everywhere."""
-    a, b = (np.stack([_ranks(row) for row in x.reshape(len(x), -1)]) for x in (one, other))
+    if not len(one):
+        return np.zeros(0)
+    a, b = (np.stack([_ranks(row) for row in rows(x)]) for x in (one, other))
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     size = np.sqrt(np.sum(a**2, 1) * np.sum(b**2, 1))
     found: _Array = np.sum(a * b, 1) / np.where(size == 0, np.nan, size)
@@ -40,6 +42,12 @@ def structural(one: _Array, other: _Array) -> _Array:
 
 
 NAMED: dict[str, Similarity] = {"spearman": spearman, "absolute_spearman": absolute_spearman, "ssim": structural}
+
+
+def rows(values: _Array) -> _Array:
+    """One row for each example, ``(batch, entries)``, of which there may be none."""
+    flat: _Array = values.reshape(len(values), int(np.prod(values.shape[1:])))
+    return flat
 
 
 def _ranks(row: _Array) -> _Array:

@@ -210,11 +210,12 @@ def _scaled(flow: Flow, op: Operation, *relevance: Any) -> list[Tensor | None]:
 
 
 def _summed(flow: Flow, op: Operation, *relevance: Any) -> list[Tensor | None]:
-    """By the share that each entry has in the sum; what does not vary, a bias, keeps its own."""
+    """By the share that each entry has in the sum; what is only shifted, as by preprocessing, is one unit with it."""
     given = flow.varying.inputs(op)
     # The perturbation of a recurrent state is a constant of zeros, and takes what the state itself is given.
     found = plain(op, relevance[0]) if op.type in SHIFTING else [None] * len(op.inputs)
-    if flow.is_folded(op):
+    alone = len(given) == 1 and _same_shape(op.outputs[0], op.inputs[given[0]])
+    if flow.is_folded(op) or (alone and op.type in SHIFTING | {"Sub", "FusedBatchNormV3"}):
         return [relevance[0] if i in given else one for i, one in enumerate(found)]
     per_unit = plain(op, relevance[0] / away_from_zero(op.outputs[0], flow.rule_of(op).epsilon))
     return [op.inputs[i] * per_unit[i] if i in given else one for i, one in enumerate(found)]
