@@ -29,6 +29,7 @@ RETURNED = {
     "Curves": "gradtap.evaluate.curves",
     "Randomization": "gradtap.evaluate.sanity",
     "RandomizedLayer": "gradtap.evaluate.sanity",
+    "Estimates": "gradtap.curvature",
     "Adversarial": "gradtap.attacks.results",
     "Matched": "gradtap.attacks.features",
     "RobustAccuracy": "gradtap.attacks.robustness",

@@ -33,9 +33,9 @@ def small():
 def test_no_more_examples_are_in_flight_than_were_allowed(method, batch_size, monkeypatch):
     seen, run = [], Stage._run
 
-    def counted(self, points, further):
+    def counted(self, points, *more):
         seen.append(points[0].shape[0] * points[0].shape[1])
-        return run(self, points, further)
+        return run(self, points, *more)
 
     monkeypatch.setattr(Stage, "_run", counted)
     model, x = small()
@@ -90,11 +90,11 @@ def test_an_interrupt_takes_the_bar_away_and_leaves_all_as_it_was(bars, monkeypa
     ask = {"target": 1, "at": "tap", "steps": 5, "batch_size": 4}
     before, run, calls = attribution.integrated_gradients(model, x, **ask).only, Stage._run, []
 
-    def interrupted(self, points, further):
+    def interrupted(self, points, *more):
         calls.append(1)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return run(self, points, further)
+        return run(self, points, *more)
 
     bars.clear()
     monkeypatch.setattr(Stage, "_run", interrupted)

@@ -26,7 +26,7 @@ _HOMES = {
     "visualise": "gradtap.activation_maximisation",
     "vjp": "gradtap.products",
 }
-_MODULES = ("attacks", "attribution", "concepts", "errors", "evaluate", "plot", "targets")
+_MODULES = ("attacks", "attribution", "concepts", "curvature", "errors", "evaluate", "plot", "targets")
 
 __all__ = [
     "GradtapError",
@@ -35,6 +35,7 @@ __all__ = [
     "attacks",
     "attribution",
     "concepts",
+    "curvature",
     "errors",
     "evaluate",
     "forget",
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gradtap import attacks, attribution, concepts, errors, evaluate, plot, targets
+    from gradtap import attacks, attribution, concepts, curvature, errors, evaluate, plot, targets
     from gradtap.activation_maximisation import visualise
     from gradtap.differentiate import activations, gradients
     from gradtap.errors import GradtapError

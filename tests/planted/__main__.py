@@ -12,7 +12,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.planted import attack_bugs, attribution_bugs, bugs, concept_bugs, explanation_bugs, perturbation_bugs
+from tests.planted import (
+    attack_bugs,
+    attribution_bugs,
+    bugs,
+    concept_bugs,
+    curvature_bugs,
+    explanation_bugs,
+    perturbation_bugs,
+)
 from tests.planted.bugs import Bug
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +45,7 @@ def outcome(bug: Bug) -> str:
 
 
 def main(words: list[str]) -> int:
-    rooms = (bugs, attack_bugs, attribution_bugs, explanation_bugs, perturbation_bugs, concept_bugs)
+    rooms = (bugs, curvature_bugs, attack_bugs, attribution_bugs, explanation_bugs, perturbation_bugs, concept_bugs)
     every = [bug for room in rooms for bug in room.BUGS]
     chosen = [bug for bug in every if not words or any(word in bug.name for word in words)]
     alive = 0

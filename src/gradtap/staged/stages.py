@@ -123,30 +123,34 @@ class Stage:
         for start in tracked(starts, len(starts), what):
             yield slice(start, min(start + size, count))
 
-    def run(self, points: Sequence[Tensor], further: Sequence[Tensor] = ()) -> list[Tensor]:
+    def run(
+        self, points: Sequence[Tensor], further: Sequence[Tensor] = (), each: Sequence[Tensor] = ()
+    ) -> list[Tensor]:
         """Run the suffix for several values at once.
 
         Args:
           points: For each moved tap ``(runs, batch, ...)``.
           further: What else the suffix takes, ``(batch, ...)`` each; the same for every run.
+          each: What it takes after that, ``(runs, batch, ...)`` each.
 
         Returns:
           The fetches, ``(runs, batch, ...)`` each; the last is the target.
         """
-        fetched = self._run(points, further)
+        fetched = self._run(points, further, each)
         if self.leg.squashed:
             now = tf.reduce_all(at_limit(fetched[-1], fetched[-1].dtype), 0)
             self.saturated = now if self.saturated is None else self.saturated & now
         return fetched
 
-    def _run(self, points: Sequence[Tensor], further: Sequence[Tensor]) -> list[Tensor]:
+    def _run(self, points: Sequence[Tensor], further: Sequence[Tensor], each: Sequence[Tensor]) -> list[Tensor]:
         runs = points[0].shape[0]
         if runs == 1:
-            fetched = self.leg.cut.suffix(*(p[0] for p in points), *self._beside, *self._fed, *further)
+            own = (tensor[0] for tensor in each)
+            fetched = self.leg.cut.suffix(*(p[0] for p in points), *self._beside, *self._fed, *further, *own)
             return [tensor[None] for tensor in fetched]
-        rows = [tf.reshape(p, (-1, *p.shape[2:])) for p in points]
+        rows, own_rows = ([tf.reshape(p, (-1, *p.shape[2:])) for p in tensors] for tensors in (points, each))
         beside, fed, more = ([self._again(t, runs) for t in ts] for ts in (self._beside, self._fed, further))
-        fetched = self.leg.cut.suffix(*rows, *beside, *fed, *more)
+        fetched = self.leg.cut.suffix(*rows, *beside, *fed, *more, *own_rows)
         return [tf.reshape(tensor, (runs, -1, *tensor.shape[1:])) for tensor in fetched]
 
     def _again(self, tensor: TensorLike, runs: int) -> TensorLike:

@@ -1,0 +1,123 @@
+"""Hessians at taps: analytic ones, brute force, symmetry, estimates within their errors, and what is said of zeros."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import gradtap as gt
+from gradtap import curvature, errors
+from reference.differences import assert_same_numbers, directional_difference
+from reference.models import draws
+from reference.smooth import KINDS, smooth
+
+PRODUCT = lambda y: y[:, 0] * y[:, 1] - y[:, 2] ** 2  # noqa: E731
+
+
+def quadratic(size=4):
+    """y = x A x with a symmetric A: the Hessian is 2 A."""
+    x = keras.Input((size,), dtype="float64")
+    a = draws(size, size)
+    a = a + a.T
+    return keras.Model(x, keras.ops.sum(keras.ops.matmul(x, a) * x, -1)), a
+
+
+def test_of_a_quadratic_form_it_is_twice_the_matrix(float64):
+    model, a = quadratic()
+    x = draws(3, 4, seed=5)
+    for n, found in enumerate(curvature.hessian(model, x, at=":input").only):
+        np.testing.assert_allclose(found, 2 * a, atol=1e-12, err_msg=str(n))
+    found = curvature.hessian_diagonal(model, x, at=":input")
+    np.testing.assert_allclose(found.only, np.broadcast_to(2 * np.diag(a), (3, 4)), atol=1e-12)
+    assert not np.any(found.standard_error.only)
+    traces = curvature.trace_estimate(model, x, at=":input", samples=400, seed=0)
+    np.testing.assert_allclose(traces.only, 2 * np.trace(a), atol=5 * np.max(traces.standard_error.only))
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_columns_are_differences_of_gradients(kind, float64):
+    """Also through normalisation, loops and attention; the rest of the model stays at the inputs."""
+    model, x = smooth(kind)
+    tap = "tap" if kind != "shared" else "later"
+    here = gt.activations(model, x, at=tap).only.numpy()
+    size = int(np.prod(here.shape[1:]))
+    units = sorted({0, size // 3, size - 1})
+    found = curvature.hessian(model, x, target=PRODUCT, at=tap, units=units).only.numpy()
+    whole = curvature.hessian(model, x, target=PRODUCT, at=tap).only.numpy().reshape(len(x), size, size)
+    np.testing.assert_allclose(found, whole[:, units][:, :, units], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(whole, whole.transpose(0, 2, 1), rtol=1e-7, atol=1e-9 * np.max(np.abs(whole)))
+    v = draws(*here.shape, seed=4)
+    product = gt.hvp(model, x, v, target=PRODUCT, at=tap).only.numpy().reshape(len(x), size)
+    assert_same_numbers(np.einsum("bij,bj->bi", whole, v.reshape(len(x), size)), product, 1e-9)
+    if kind in ("dense", "convolution", "normalised"):
+        rest = gt.trace(model).suffix(tap, x)
+
+        def slope(a):
+            a = tf.constant(a)
+            with tf.GradientTape() as tape:
+                tape.watch(a)
+                score = PRODUCT(rest(a))
+            return tape.gradient(score, a).numpy()
+
+        difference = directional_difference(slope, here, v).reshape(len(x), size)
+        assert_same_numbers(product, difference, 1e-6)
+
+
+def test_estimates_are_within_their_errors_and_reproducible(float64):
+    model, x = smooth("convolution")
+    x = draws(3, *x.shape[1:], seed=2)
+    exact = curvature.hessian_diagonal(model, x, target=PRODUCT, at="tap").only.numpy()
+    ask = {"target": PRODUCT, "at": "tap", "seed": 1}
+    found = curvature.hessian_diagonal(model, x, **ask, samples=600)
+    off = np.abs(found.only - exact) / np.maximum(found.standard_error.only, 1e-12)
+    assert np.mean(off < 3) > 0.97
+    assert np.mean(off > 0.3) > 0.5  # the errors are no larger than they have to be
+    traces = curvature.trace_estimate(model, x, **ask, samples=600)
+    total = exact.reshape(3, -1).sum(1)
+    assert np.all(np.abs(traces.only - total) < 4 * traces.standard_error.only)
+    for size in (1, 2, 7):
+        parts = curvature.trace_estimate(model, x, **ask, samples=600, batch_size=size)
+        assert_same_numbers(parts.only, traces.only, 1e-9)
+        assert_same_numbers(parts.standard_error.only, traces.standard_error.only, 1e-6)
+    data = tf.data.Dataset.from_tensor_slices(x).batch(2)
+    assert_same_numbers(curvature.trace_estimate(model, data, **ask, samples=600).only, traces.only, 1e-9)
+    other = curvature.trace_estimate(model, x, **ask | {"seed": 2}, samples=600)
+    assert not np.allclose(other.only, traces.only)
+
+
+def test_several_taps_and_tuples_as_units(float64):
+    model, x = smooth("convolution")
+    found = curvature.hessian(model, x, target=0, at=["tap", ":input"])
+    assert list(found) == [":input", "tap"]
+    shape = found["tap"].shape[1:4]
+    assert found["tap"].shape == (len(x), *shape, *shape)
+    block = curvature.hessian(model, x, target=0, at="tap", units=[(0, 1, 1), (1, 0, 0)]).only
+    np.testing.assert_allclose(block[:, 0, 1], found["tap"][:, 0, 1, 1, 1, 0, 0], rtol=1e-9, atol=1e-14)
+
+
+def test_zeros_are_explained():
+    x = keras.Input((3,))
+    h = layers.Dense(4, activation="relu", name="relu")(x)
+    model = keras.Model(x, layers.Dense(2, activation="softmax", name="scores")(h))
+    logit = gt.targets.class_score(0, logits=True)
+    rows = draws(2, 3)
+    for tap in ("relu", ":input"):
+        with pytest.warns(errors.GradtapWarning, match="linear in pieces"):
+            assert not np.any(curvature.hessian(model, rows, target=logit, at=tap).only)
+    loss = gt.targets.loss("sparse_categorical_crossentropy", [0, 1])
+    assert np.any(curvature.hessian(model, rows, target=loss, at="relu").only)
+
+
+def test_mistakes(monkeypatch):
+    model, x = smooth("dense")
+    for wrong in ([99], ["a"], [(0, 0)]):
+        with pytest.raises(errors.ArgumentError, match="units"):
+            curvature.hessian(model, x, target=0, at="tap", units=wrong)
+    with pytest.raises(errors.ArgumentError, match="samples"):
+        curvature.trace_estimate(model, x, target=0, at="tap", samples=1)
+    monkeypatch.setattr("gradtap.curvature.free_memory", lambda: 100)
+    with pytest.raises(errors.MemoryBudgetError, match="hessian_diagonal"):
+        curvature.hessian(model, x, target=0, at="tap")
