@@ -227,7 +227,7 @@ def _means_of_random(rises: _Array, falls: _Array, against_concept: _Array) -> _
 def _check(concepts: Any) -> None:
     if not isinstance(concepts, Mapping) or not concepts:
         raise errors.ArgumentError(
-            f"`concepts` is {errors.kind_of(concepts)}, not a mapping with a concept in it.",
+            f"`concepts` is {'empty' if isinstance(concepts, Mapping) else 'no mapping from names to examples'}.",
             [("received", errors.received(concepts))],
             'give {"striped": examples}',
         )
