@@ -536,7 +536,7 @@ def test_everything_wrong_has_an_error(rng):
             lambda: vector(model, tf.data.Dataset.from_tensor_slices(a).take(0).batch(2), b, at="pool"),
         ),
         (errors.IntegerTapError, "emb", lambda: tcav(ids, words, {"w": words}, at=":input", random=[words, words])),
-        (errors.ArgumentError, "`concepts` is a dict", lambda: tcav(model, x, {}, **ask)),
+        (errors.ArgumentError, "`concepts` is empty", lambda: tcav(model, x, {}, **ask)),
         (errors.ArgumentError, "`concepts` is an ndarray", lambda: tcav(model, x, a, **ask)),
         (errors.ArgumentError, "1 set", lambda: tcav(model, x, {"a": a}, target=0, at="pool", random=[a])),
         (errors.ArgumentError, "not a list", lambda: tcav(model, x, {"a": a}, target=0, at="pool", random=a)),
