@@ -537,7 +537,7 @@ def test_everything_wrong_has_an_error(rng):
         ),
         (errors.IntegerTapError, "emb", lambda: tcav(ids, words, {"w": words}, at=":input", random=[words, words])),
         (errors.ArgumentError, "`concepts` is empty", lambda: tcav(model, x, {}, **ask)),
-        (errors.ArgumentError, "`concepts` is an ndarray", lambda: tcav(model, x, a, **ask)),
+        (errors.ArgumentError, "`concepts` is no mapping", lambda: tcav(model, x, a, **ask)),
         (errors.ArgumentError, "1 set", lambda: tcav(model, x, {"a": a}, target=0, at="pool", random=[a])),
         (errors.ArgumentError, "not a list", lambda: tcav(model, x, {"a": a}, target=0, at="pool", random=a)),
         (errors.ArgumentError, "runs=1", lambda: tcav(model, x, {"a": a}, target=0, at="pool", random=a, runs=1)),
