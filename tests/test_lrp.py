@@ -187,13 +187,18 @@ def images(x):
     )
 
 
+def norms(x):
+    x = layers.UnitNormalization()(layers.RMSNormalization()(layers.Dense(6, use_bias=False)(x)))
+    return layers.GroupNormalization(2, center=False)(x)
+
+
 def approximate_gelu(x):
     return keras.ops.gelu(layers.Dense(6, use_bias=False)(x), approximate=True)
 
 
 @pytest.mark.parametrize(
     "body",
-    [attention, loops, squeeze_and_excite, branches, activations, images, approximate_gelu],
+    [attention, loops, squeeze_and_excite, branches, activations, images, norms, approximate_gelu],
     ids=lambda f: f.__name__,
 )
 def test_without_biases_all_of_the_target_is_found_at_every_cut(body, float64):

@@ -55,7 +55,12 @@ SCALING = frozenset({"Mul", "Neg", "RealDiv"})
 #: What makes a factor a gate of the other one, the surer the smaller: it says how much passes and takes no relevance.
 _GATES = {"Erf": 1, "Erfc": 1, "Rsqrt": 1, "Sigmoid": 1, "Softmax": 1, "Relu6": 2, "Tanh": 2}
 #: Through these a gate is still one.
-_AROUND_GATES = REARRANGING | SHIFTING | SCALING | {"BroadcastTo", "IdentityN", "Pack", "StridedSlice", "Sub", "Tile"}
+_AROUND_GATES = (
+    REARRANGING
+    | SHIFTING
+    | SCALING
+    | {"BroadcastTo", "IdentityN", "Maximum", "Minimum", "Pack", "StridedSlice", "Sub", "Tile"}
+)
 
 _Behind: TypeAlias = list[tuple[Operation, int]]
 
