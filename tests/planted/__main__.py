@@ -44,10 +44,14 @@ def outcome(bug: Bug) -> str:
     return "killed" if killed else f"survived: pytest ended with {run.returncode}\n{run.stdout[-500:]}"
 
 
-def main(words: list[str]) -> int:
+def every_bug() -> list[Bug]:
+    """All bugs that are planted."""
     rooms = (bugs, curvature_bugs, attack_bugs, attribution_bugs, explanation_bugs, perturbation_bugs, concept_bugs)
-    every = [bug for room in rooms for bug in room.BUGS]
-    chosen = [bug for bug in every if not words or any(word in bug.name for word in words)]
+    return [bug for room in rooms for bug in room.BUGS]
+
+
+def main(words: list[str]) -> int:
+    chosen = [bug for bug in every_bug() if not words or any(word in bug.name for word in words)]
     alive = 0
     for bug in chosen:
         found = outcome(bug)

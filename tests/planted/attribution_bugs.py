@@ -127,8 +127,8 @@ BUGS = [
     Bug(
         "attribution: masks of Score-CAM are not scaled",
         "attribution/score_maps.py",
-        "tf.math.divide_no_nan(laid - low, high - low)",
-        "laid",
+        "tf.math.divide_no_nan(large - low, high - low)",
+        "large",
         ("test_maps.py", "-k", "score_cam and skip"),
     ),
     Bug(
@@ -183,7 +183,7 @@ BUGS = [
     Bug(
         "deep_lift goes through an op without a rule",
         "attribution/deep_lift.py",
-        "    errors.raise_all([_no_rule(op) for op in lacking[:4]])\n",
+        "    errors.raise_all([_no_rule(op) for op in list(by_type.values())[:4]])\n",
         "",
         ("test_deep_lift.py", "-k", "without_a_rule"),
     ),
