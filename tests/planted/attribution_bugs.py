@@ -176,7 +176,7 @@ BUGS = [
     Bug(
         "deep_lift takes the derivative of a rectifier",
         "rules/lift.py",
-        "    plain[position] = _quotient_or(change, _change(op.inputs[position]), plain[position])\n",
+        "    found[position] = _quotient_or(change, _change(op.inputs[position]), found[position])\n",
         "",
         ("test_deep_lift.py", "-k", "by_hand"),
     ),

@@ -55,7 +55,9 @@ class Graphs:
             with TRACING:
                 self._by_key, self._shapes = {}, {}
                 self._fingerprint = Fingerprint(source.kept_with)
-        self._by_key = {key: graph for key, graph in self._by_key.items() if is_whole(graph.graph)}
+        if not all(is_whole(graph.graph) for graph in list(self._by_key.values())):
+            with TRACING:
+                self._by_key = {key: graph for key, graph in self._by_key.items() if is_whole(graph.graph)}
         kind = _kind(feeds, training, states)
         shapes = tuple(_static(t) for t in feeds.tensors)
         graph = self._by_key.get((kind, shapes))

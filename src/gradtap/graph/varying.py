@@ -48,7 +48,7 @@ class Varying:
             for graph, inside, again in bodies(op):
                 self._enter(graph, [tensor for i, tensor in inside if i in given], again)
             self._refs |= {tensor.ref() for tensor in op.outputs} - self._held
-            if any(_carries(op.inputs[i]) for i in given) and any(_carries(tensor) for tensor in op.outputs):
+            if any(carries(op.inputs[i]) for i in given) and any(carries(tensor) for tensor in op.outputs):
                 self._ops[id(op)] = op
 
     def _enter(self, graph: Any, given: Iterable[Tensor], again: bool) -> None:
@@ -63,6 +63,6 @@ class Varying:
                 self._refs |= {start.ref() for start, end in turns if end in self}
 
 
-def _carries(tensor: Tensor) -> bool:
+def carries(tensor: Tensor) -> bool:
     """Whether gradients flow through a tensor: floats, and the lists that loops keep them in."""
     return surgery.is_float(tensor) or tensor.dtype.name == "variant"

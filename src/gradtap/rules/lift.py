@@ -16,6 +16,7 @@ import tensorflow as tf
 from gradtap.graph import surgery
 from gradtap.graph.rules import Rules
 from gradtap.graph.varying import Varying
+from gradtap.rules.layer_rules import plain
 from gradtap.types import Operation, Tensor
 
 #: Below this a change is none, and the derivative takes the place of the quotient.
@@ -81,11 +82,6 @@ def _from_floats(varying: Varying, tensor: Tensor) -> bool:
     return False
 
 
-def _plain(op: Operation, *slopes: Tensor) -> list[Tensor | None]:
-    found = surgery.registered_gradient(op.type)(op, *slopes)
-    return list(found) if isinstance(found, (list, tuple)) else [found]
-
-
 def _other(tensor: Tensor) -> Tensor:
     """For each example what stands at its baseline, and for each baseline what stands at its example."""
     return tf.roll(tensor, tf.shape(tensor)[0] // 2, axis=0)
@@ -106,20 +102,20 @@ def _quotient_or(change: Tensor, by: Tensor, otherwise: Tensor) -> Tensor:
 
 
 def _rescale(varying: Varying, op: Operation, slope: Tensor) -> list[Tensor | None]:
-    plain = _plain(op, slope)
+    found = plain(op, slope)
     [position] = varying.inputs(op) or [0]
     change = slope * _change(op.outputs[0])
-    plain[position] = _quotient_or(change, _change(op.inputs[position]), plain[position])
-    return plain
+    found[position] = _quotient_or(change, _change(op.inputs[position]), found[position])
+    return found
 
 
 def _midpoint(varying: Varying, op: Operation, slope: Tensor) -> list[Tensor | None]:
     """Of a product, each factor is multiplied with the mean of the other."""
     given = varying.inputs(op)
     if len(given) < 2:
-        return _plain(op, slope)
+        return plain(op, slope)
     again = surgery.op_like(op, [_mean(t) if i in given else t for i, t in enumerate(op.inputs)])
-    return _plain(again, slope)
+    return plain(again, slope)
 
 
 def _through(varying: Varying, op: Operation, *slopes: Tensor) -> Sequence[Tensor]:
@@ -131,16 +127,16 @@ def _quotient(varying: Varying, op: Operation, slope: Tensor) -> list[Tensor | N
     above, below = op.inputs
     given = varying.inputs(op)
     if 1 not in given:
-        return _plain(op, slope)
+        return plain(op, slope)
     inverse = 1 / below
     product = tf.multiply(_mean(above) if 0 in given else above, _mean(inverse))
-    to_above, to_inverse = _plain(product.op, slope)
+    to_above, to_inverse = plain(product.op, slope)
     return [to_above, -inverse * _other(inverse) * to_inverse]
 
 
 def _squared_difference(varying: Varying, op: Operation, slope: Tensor) -> list[Tensor | None]:
     difference = tf.subtract(*op.inputs)
-    return _plain(difference.op, slope * (difference + _other(difference)))
+    return plain(difference.op, slope * (difference + _other(difference)))
 
 
 def _larger(varying: Varying, op: Operation, slope: Tensor) -> list[Tensor | None]:
@@ -159,7 +155,7 @@ def _of_two(op: Operation, slope: Tensor, first: bool) -> list[Tensor | None]:
     share = _quotient_or(_change(on), _change(difference), tf.cast(difference > 0, slope.dtype))
     share = share if first else 1 - share
     total = tf.add(*op.inputs).op
-    return [_plain(total, slope * share)[0], _plain(total, slope * (1 - share))[1]]
+    return [plain(total, slope * share)[0], plain(total, slope * (1 - share))[1]]
 
 
 def _exponentials(op: Operation) -> tuple[Tensor, Tensor]:
@@ -190,7 +186,7 @@ def _log_softmax(varying: Varying, op: Operation, slope: Tensor) -> Tensor:
 
 
 def _pooled_max(varying: Varying, op: Operation, slope: Tensor) -> list[Tensor | None]:
-    return [_at_winners(op, slope, op.outputs[0], lambda values: _plain(op, values)[0])]
+    return [_at_winners(op, slope, op.outputs[0], lambda values: plain(op, values)[0])]
 
 
 def _reduced_max(varying: Varying, op: Operation, slope: Tensor) -> list[Tensor | None]:

@@ -12,10 +12,9 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from gradtap.graph import surgery
 from gradtap.graph.bodies import bodies
 from gradtap.graph.rules import Rules
-from gradtap.graph.varying import Varying
+from gradtap.graph.varying import Varying, carries
 from gradtap.rules.layer_rules import (
     REARRANGING,
     SHIFTING,
@@ -97,7 +96,7 @@ class Flow:
 
     def takers(self, op: Operation) -> list[int]:
         """Which inputs of an op are given relevance."""
-        given = [i for i in self.varying.inputs(op) if _carries(op.inputs[i])]
+        given = [i for i in self.varying.inputs(op) if carries(op.inputs[i])]
         if op.type == "RealDiv":
             return [i for i in given if i == 0]  # what is divided by only sets the scale
         if op.type in ("Select", "SelectV2"):
@@ -126,7 +125,7 @@ class Flow:
                 continue
             yield op
             for graph, _, _ in bodies(op):
-                yield from self._reached([t for t in graph.outputs if _carries(t)], set())
+                yield from self._reached([t for t in graph.outputs if carries(t)], set())
             stack += [op.inputs[i] for i in self.takers(op)]
 
     def _without_rule(self, op: Operation) -> bool:
@@ -164,14 +163,10 @@ class Flow:
             given = self.varying.inputs(tensor.op)
             if len(given) != 1:
                 break
-            if not _carries(tensor.op.inputs[given[0]]):
+            if not carries(tensor.op.inputs[given[0]]):
                 return 1  # a mask, made of token ids
             tensor = tensor.op.inputs[given[0]]
         return _GATES.get(tensor.op.type, 3)
-
-
-def _carries(tensor: Tensor) -> bool:
-    return surgery.is_float(tensor) or tensor.dtype.name == "variant"
 
 
 def _same_shape(one: Tensor, other: Tensor) -> bool:
