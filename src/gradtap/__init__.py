@@ -26,7 +26,7 @@ _HOMES = {
     "visualise": "gradtap.activation_maximisation",
     "vjp": "gradtap.products",
 }
-_MODULES = ("attacks", "attribution", "concepts", "curvature", "errors", "evaluate", "plot", "targets")
+_MODULES = ("attacks", "attribution", "concepts", "curvature", "errors", "evaluate", "plot", "receptive", "targets")
 
 __all__ = [
     "GradtapError",
@@ -45,6 +45,7 @@ __all__ = [
     "jvp",
     "patch",
     "plot",
+    "receptive",
     "taps",
     "targets",
     "trace",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -59,7 +59,7 @@ def taps(model: Model, inputs: Structure = None, *, target: Any = None, training
 
 def _graph(trace: Trace, inputs: Structure, training: bool) -> ForwardGraph:
     declared = trace.source.declared_inputs()
-    feeds = _example_feeds(trace) if inputs is None else read_inputs(inputs, declared, trace.source.float_dtype())
+    feeds = example_feeds(trace) if inputs is None else read_inputs(inputs, declared, trace.source.float_dtype())
     if feeds is None:
         graph = trace.graphs.any_graph()
         if graph is None:
@@ -75,19 +75,28 @@ def _graph(trace: Trace, inputs: Structure, training: bool) -> ForwardGraph:
     return graph
 
 
-def _example_feeds(trace: Trace) -> Feeds | None:
-    """One example of zeros in the form that the model declares, or that it was built with."""
+def example_feeds(trace: Trace, free: int = 1) -> Feeds | None:
+    """One example of zeros in the form that the model declares, or that it was built with.
+
+    Args:
+      trace: The model.
+      free: How long an axis is taken that the model leaves free, but for the batch.
+    """
     declared = trace.source.declared_inputs()
     if declared is not None:
-        sizes = [[1 if n is None else n for n in shape] for shape in declared.shapes]
+        sizes = [_filled(shape, free) for shape in declared.shapes]
         tensors = [tf.zeros(s, d) for s, d in zip(sizes, declared.dtypes, strict=True)]
         # Free axes stay free in the trace: the declared shapes are what is traced.
         return Feeds(tensors, declared.structure, declared.names)
     shapes = internals.built_shapes(trace.model) if trace.source.is_keras else None
     if isinstance(shapes, tuple) and all(isinstance(n, int) or n is None for n in shapes):
         dtype = trace.source.float_dtype() or "float32"
-        return Feeds([tf.zeros([1 if n is None else n for n in shapes], dtype)], 0, ("0",))
+        return Feeds([tf.zeros(_filled(shapes, free), dtype)], 0, ("0",))
     return None
+
+
+def _filled(shape: Sequence[int | None], free: int) -> list[int]:
+    return [n if n is not None else free if axis else 1 for axis, n in enumerate(shape)]
 
 
 def _places(graph: ForwardGraph) -> Iterator[tuple[Tap, Tensor | None, str, int, int]]:
