@@ -40,7 +40,8 @@ def deviations(values: _Array) -> tuple[float, ...]:
     error, slopes = _difference(heights, found)
     for _ in range(_STEPS):
         normal, pull = slopes @ slopes.T, slopes @ error
-        step = np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-12), pull)
+        # Not solved outright: of one position alone no width is the best, and the equations are singular.
+        step = np.linalg.lstsq(normal + damping * np.diag(np.diag(normal)), pull, rcond=None)[0]
         tried = found - step
         tried_error, tried_slopes = _difference(heights, tried)
         if tried_error @ tried_error < error @ error:
@@ -51,7 +52,7 @@ def deviations(values: _Array) -> tuple[float, ...]:
             damping *= 4
             if damping > 1e12:
                 break
-    sigmas = np.exp(found[1 + values.ndim :])
+    sigmas = _sigmas(found, values.ndim)
     return tuple(float(s) if s < _FLAT * n else float("inf") for s, n in zip(sigmas, values.shape, strict=True))
 
 
@@ -69,11 +70,16 @@ def _beginning(heights: _Array) -> _Array:
     return np.array([1.0, *centres, *np.log(spreads)])
 
 
+def _sigmas(parameters: _Array, axes: int) -> _Array:
+    widths: _Array = np.exp(np.clip(parameters[1 + axes :], -5.0, 12.0))
+    return widths
+
+
 def _difference(heights: _Array, parameters: _Array) -> tuple[_Array, _Array]:
     """Gaussian less map, flat, and its derivative with respect to each parameter ``(parameters, positions)``."""
     n = heights.ndim
     with np.errstate(over="ignore", under="ignore"):
-        sigmas = np.exp(np.clip(parameters[1 + n :], -5.0, 12.0))
+        sigmas = _sigmas(parameters, n)
         offsets = [np.arange(size) - c for size, c in zip(heights.shape, parameters[1 : 1 + n], strict=True)]
         grids = np.meshgrid(*(o / s for o, s in zip(offsets, sigmas, strict=True)), indexing="ij")
         shape = np.exp(-0.5 * sum(grid**2 for grid in grids))

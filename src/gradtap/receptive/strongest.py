@@ -131,7 +131,8 @@ class _Largest:
         seen = seen_place(graph, self.along, places)
         with surgery.inside(graph.graph):
             channel = tf.compat.v1.placeholder(tf.int32, (None,), name="channel")
-            chosen = tf.gather(widen(places[0].tensor), channel[0], axis=-1)
+            activations = widen(places[0].tensor)
+            chosen = tf.gather(activations, channel[0] % tf.shape(activations)[-1], axis=-1)
             flat = tf.reshape(chosen, (tf.shape(chosen)[0], -1))
             values, indices = tf.math.top_k(flat, tf.minimum(self.count, tf.shape(flat)[1]))
             units = _unravelled(indices, tf.shape(chosen)[1:], chosen.shape.rank - 1)
