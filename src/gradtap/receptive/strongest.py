@@ -182,4 +182,4 @@ def _unravelled(indices: Tensor, shape: Tensor, rank: int) -> Tensor:
     for axis in reversed(range(rank)):
         places.append(indices % shape[axis])
         indices = indices // shape[axis]
-    return tf.stack(places[::-1], -1) if places else tf.zeros((*indices.shape[:1], tf.shape(indices)[1], 0), tf.int32)
+    return tf.stack(places[::-1], -1) if places else tf.zeros(tf.concat([tf.shape(indices), [0]], 0), tf.int32)
