@@ -147,3 +147,74 @@ def test_no_state_of_pyplot_is_touched():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False", "False"]
+
+
+def measured(at="c2", **keywords):
+    import keras
+
+    import gradtap as gt
+
+    convs = [keras.layers.Conv2D(4, 3, padding="same", activation="tanh", name=f"c{i}") for i in range(3)]
+    model = keras.Sequential([keras.Input((21, 17, 1)), *convs])
+    images = np.random.default_rng(0).normal(size=(12, 21, 17, 1))
+    return gt.receptive.effective(model, images, at=at, **keywords), model, images
+
+
+def test_receptive_draws_the_frame_of_what_can_be_seen_and_the_ellipse_of_what_is():
+    from matplotlib.patches import Ellipse, Rectangle
+
+    import gradtap as gt
+
+    fields, *_ = measured(at=["c0", "c2"])
+    figure = gt.plot.receptive(fields, title="fields")
+    assert len(figure.axes) == 2
+    for axes, field in zip(figure.axes, fields.values(), strict=True):
+        boxes = [p for p in axes.patches if type(p) is Rectangle]
+        ellipses = [p for p in axes.patches if type(p) is Ellipse]
+        rows, columns = field.theory.of_unit(field.unit)
+        assert boxes[0].get_xy() == (columns[0] - 0.5, rows[0] - 0.5)
+        assert (boxes[0].get_height(), boxes[0].get_width()) == field.theory.size
+        assert ellipses[0].height == pytest.approx(4 * field.sigma[0])
+        drawn = np.asarray(axes.images[0].get_array())
+        np.testing.assert_allclose(drawn, colours(field.map, robust_scale(field.map)))
+        assert any(f"{field.share:.0%}" in text.get_text() for text in axes.texts)
+    assert "fields" in [text.get_text() for text in figure.texts]
+
+
+def test_receptive_draws_a_series_as_a_line():
+    import keras
+
+    import gradtap as gt
+
+    model = keras.Sequential([keras.Input((30, 2)), keras.layers.Conv1D(2, 5, name="c")])
+    fields = gt.receptive.effective(model, np.random.default_rng(0).normal(size=(2, 30, 2)), at="c")
+    (axes,) = gt.plot.receptive(fields).axes
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), fields.map)
+
+
+def test_receptive_refuses_several_units():
+    import gradtap as gt
+
+    fields, *_ = measured(unit=[(1, 1), "center"])
+    with pytest.raises(PictureError, match="c2"):
+        gt.plot.receptive(fields)
+
+
+def test_patches_are_shown_in_order_and_cut_from_other_pictures_where_given():
+    import gradtap as gt
+
+    _, model, images = measured()
+    found = {f"channel {c}": gt.receptive.patches(model, images, at="c2", channel=c, k=4) for c in range(2)}
+    figure = gt.plot.patches(found)
+    assert len(figure.axes) == 8
+    low = min(p.crop.min() for p in found["channel 0"])
+    high = max(p.crop.max() for p in found["channel 0"])
+    first = np.asarray(figure.axes[0].images[0].get_array())
+    np.testing.assert_allclose(first[..., 0], (found["channel 0"][0].crop[..., 0] - low) / (high - low))
+    assert f"{found['channel 1'][3].activation:.3g}" in [t.get_text() for t in figure.axes[7].texts]
+    pictures = np.random.default_rng(1).uniform(size=(12, 21, 17, 3))
+    patch = found["channel 1"][0]
+    shown = gt.plot.patches(found["channel 1"], pictures).axes[0].images[0].get_array()
+    np.testing.assert_allclose(shown, pictures[patch.example][patch.region])
+    with pytest.raises(PictureError):
+        gt.plot.patches({})

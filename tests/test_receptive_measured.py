@@ -214,7 +214,10 @@ def test_patches_of_a_stream_and_of_another_channel():
     trace = gt.trace(model)
     whole = patches(trace, images, at="c1", channel=1)
     dataset = tf.data.Dataset.from_tensor_slices(images).batch(16)
-    for other in [patches(trace, dataset, at="c1", channel=1), patches(trace, images, at="c1", channel=1, batch_size=5)]:
+    for other in [
+        patches(trace, dataset, at="c1", channel=1),
+        patches(trace, images, at="c1", channel=1, batch_size=5),
+    ]:
         assert [(p.example, p.unit) for p in other] == [(p.example, p.unit) for p in whole]
         np.testing.assert_allclose([p.activation for p in other], [p.activation for p in whole], rtol=1e-12)
     ops = len(trace.graphs.any_graph().graph.get_operations())

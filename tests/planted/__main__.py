@@ -20,6 +20,7 @@ from tests.planted import (
     curvature_bugs,
     explanation_bugs,
     perturbation_bugs,
+    receptive_bugs,
 )
 from tests.planted.bugs import Bug
 
@@ -46,7 +47,8 @@ def outcome(bug: Bug) -> str:
 
 def every_bug() -> list[Bug]:
     """All bugs that are planted."""
-    rooms = (bugs, curvature_bugs, attack_bugs, attribution_bugs, explanation_bugs, perturbation_bugs, concept_bugs)
+    rooms = [bugs, curvature_bugs, attack_bugs, attribution_bugs, explanation_bugs, perturbation_bugs, concept_bugs]
+    rooms += [receptive_bugs]
     return [bug for room in rooms for bug in room.BUGS]
 
 

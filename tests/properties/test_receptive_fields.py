@@ -1,4 +1,4 @@
-"""On drawn networks: what is measured of a unit lies inside of what it can see, and fills it where weights are positive.
+"""On drawn networks: what moves a unit lies inside of what it can see, and fills it where weights are positive.
 
 ``GRADTAP_EXAMPLES`` says how many networks: a twentieth of it, and at least 12.
 """

@@ -13,7 +13,8 @@ Example:
   >>> gt.plot.layers(maps, images).savefig("layers.png")
 """
 
+from gradtap.plot.fields import patches, receptive
 from gradtap.plot.figures import heatmap, layers
 from gradtap.plot.maps import PictureError, robust_scale
 
-__all__ = ["PictureError", "heatmap", "layers", "robust_scale"]
+__all__ = ["PictureError", "heatmap", "layers", "patches", "receptive", "robust_scale"]

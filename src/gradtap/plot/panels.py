@@ -21,8 +21,8 @@ FRAME = "#d1d9e0"
 def draw_photograph(axes: Axes, picture: Array, caption: str) -> None:
     """Show a picture ``(height, width, 3)`` with one line below it."""
     axes.imshow(picture, interpolation="antialiased", aspect="auto")
-    _frame(axes)
-    _write(axes, caption, (0.5, 0), -10, size=10, va="center")
+    frame(axes)
+    write(axes, caption, (0.5, 0), -10, size=10, va="center")
 
 
 def draw_map(axes: Axes, values: Array, picture: Array | None, interpolation: Interpolation) -> None:
@@ -34,15 +34,15 @@ def draw_map(axes: Axes, values: Array, picture: Array | None, interpolation: In
     ground = None if picture is None else faded_grey(picture).repeat(times, axis=0).repeat(times, axis=1)
     shown = enlarge(values, rows * times, columns * times, interpolation)
     axes.imshow(colours(shown, scale, ground), interpolation="antialiased", aspect="auto")
-    _frame(axes)
+    frame(axes)
     _draw_scale(axes, scale, signed=bool((values < 0).any()))
 
 
 def write_heading(axes: Axes, title: str, caption: str) -> None:
     """Write the title of a column above its first panel, and a fainter line between the two."""
     lines = shortened_address(title)
-    _write(axes, lines, (0.5, 1), 20 if caption else 6, size=8.5 if "\n" in lines else 11, va="bottom")
-    _write(axes, caption, (0.5, 1), 5, size=9.5, va="bottom", colour=FAINT)
+    write(axes, lines, (0.5, 1), 20 if caption else 6, size=8.5 if "\n" in lines else 11, va="bottom")
+    write(axes, caption, (0.5, 1), 5, size=9.5, va="bottom", colour=FAINT)
 
 
 def shortened_address(address: str, width: int = 34) -> str:
@@ -67,7 +67,7 @@ def _draw_scale(axes: Axes, scale: float, *, signed: bool) -> None:
     low = -scale if signed else 0.0
     ramp = np.linspace(low, scale, 256)[np.newaxis]
     bar.imshow(colours(ramp, scale), aspect="auto")
-    _frame(bar)
+    frame(bar)
     for text, x, side in ((_number(low), -0.04, "right"), (_number(scale), 1.04, "left")):
         bar.text(x, 0.45, text, transform=bar.transAxes, ha=side, va="center", fontsize=8, color=FAINT)
 
@@ -76,15 +76,17 @@ def _number(value: float) -> str:
     return f"{value:.2g}".replace("-", "\N{MINUS SIGN}")
 
 
-def _frame(axes: Axes) -> None:
+def frame(axes: Axes) -> None:
+    """Take the ticks away and draw a faint frame."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_color(FRAME)
 
 
-def _write(
+def write(
     axes: Axes, text: str, place: tuple[float, float], points: float, *, size: float, va: str, colour: str = INK
 ) -> None:
+    """Write a line at a place of a panel, in fractions of it, and so many points above."""
     axes.annotate(
         text,
         place,
