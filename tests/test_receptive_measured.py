@@ -66,6 +66,7 @@ def test_units_and_layers_in_one_run_are_those_of_runs_of_their_own():
             assert_same_numbers(together[at].sigma[i], np.array(alone.sigma), 1e-9)
             assert together[at].share[i] == alone.share
     assert together["c0"].unit[2] == (23, 4)
+    assert_same_numbers(together["c2"].map[2], effective(model, images, at="c2", unit=(23, 4)).map, 1e-12)
     assert together["c2"].map.shape == (3, 24, 21)
 
 

@@ -140,8 +140,8 @@ def laws(path: Path, lines: list[str]) -> None:
         right.plot(offsets, profile / fitted.max(), color=COLOURS[kind], label=kind)
         right.plot(offsets, fitted / fitted.max(), color=COLOURS[kind], linewidth=1, linestyle=(0, (3, 2)))
     right.axvspan(-32, 32, color="#eaeef2", linewidth=0, zorder=0)
-    right.text(-31, 1.02, "can be seen", fontsize=9, color=FAINT)
-    right.set(xlim=(-40, 40), xlabel="positions from the unit", ylim=(0, 1.1), yticks=[])
+    right.text(-31, 1.3, "can be seen", fontsize=9, color=FAINT)
+    right.set(xlim=(-40, 40), xlabel="positions from the unit", ylim=(0, 1.4), yticks=[])
     right.set_title("Of 65 positions few count: 32 layers, Gaussians dashed", fontsize=11, color=INK)
     for axes in (left, right):
         axes.tick_params(labelsize=9, colors=FAINT, length=2)

@@ -34,7 +34,8 @@ def receptive(fields: EffectiveFields, *, title: str = "") -> Figure:
     """Draw what moves a unit beside what it can see, one panel for each layer.
 
     The map is the mean absolute gradient, strongest where the colour is; the frame is the theoretical field, the dashed
-    ellipse two deviations of the fitted Gaussian. Of a series the map is a line, and the field the shaded part.
+    ellipse two deviations of the fitted Gaussian, and what is filled is the ``share`` of the field. Of a series the map
+    is a line, and the field the shaded part.
 
     Args:
       fields: What `gradtap.receptive.effective` returns, of one unit for each tap.
@@ -69,10 +70,9 @@ def receptive(fields: EffectiveFields, *, title: str = "") -> Figure:
         axes = figure.add_axes((left / width, FOOT / height, PANEL / width, PANEL / height))
         (_draw_map if field.map.ndim == 2 else _draw_line)(axes, field)
         theory = "everything" if field.theory.everything else " × ".join(map(str, field.theory.size))
-        write_heading(axes, name, f"sees {theory}")
-        deviation = " × ".join(f"{sigma:.3g}" for sigma in field.sigma)
-        line = f"deviation {deviation}, {field.share:.0%} above 4.55 %"
-        write(axes, line, (0.5, 0), -10, size=8.5, va="center", colour=FAINT)
+        write_heading(axes, name, f"sees {theory}, fills {field.share:.0%}")
+        deviation = "deviation " + " × ".join(f"{sigma:.3g}" for sigma in field.sigma)
+        write(axes, deviation, (0.5, 0), -10, size=9, va="center", colour=FAINT)
     return figure
 
 
