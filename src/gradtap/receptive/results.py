@@ -30,6 +30,8 @@ class ReceptiveField:
       because: The op from which on all units see the same; empty where none does.
       input_size: The length of each axis of the input.
       units: How many units there are along each axis of the layer between batch and channels.
+      by_axis: What is seen of each axis of the input, as intervals that repeat from period to period.
+      along: Along which axis of the layer the units move over it; None where all see the same.
     """
 
     size: tuple[int, ...]
@@ -39,8 +41,8 @@ class ReceptiveField:
     because: str
     input_size: tuple[int, ...]
     units: tuple[int, ...]
-    _by_axis: tuple[Field, ...]
-    _along: tuple[int | None, ...]
+    by_axis: tuple[Field, ...]
+    along: tuple[int | None, ...]
 
     @classmethod
     def of(cls, spreads: Sequence[Spread | None], lengths: Sequence[int], shape: Sequence[int]) -> ReceptiveField:
@@ -74,7 +76,7 @@ class ReceptiveField:
         """
         place = tuple(unit) if isinstance(unit, Sequence) else (unit,)
         return tuple(
-            field.at(0 if axis is None else place[axis]) for field, axis in zip(self._by_axis, self._along, strict=True)
+            field.at(0 if axis is None else place[axis]) for field, axis in zip(self.by_axis, self.along, strict=True)
         )
 
     def region(self, unit: int | Sequence[int]) -> tuple[slice, ...]:
