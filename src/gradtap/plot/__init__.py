@@ -13,8 +13,21 @@ Example:
   >>> gt.plot.layers(maps, images).savefig("layers.png")
 """
 
+from gradtap.plot.feature_maps import channels
 from gradtap.plot.fields import patches, receptive
 from gradtap.plot.figures import heatmap, layers
 from gradtap.plot.maps import PictureError, robust_scale
+from gradtap.plot.sequences import attention, series, tokens
 
-__all__ = ["PictureError", "heatmap", "layers", "patches", "receptive", "robust_scale"]
+__all__ = [
+    "PictureError",
+    "attention",
+    "channels",
+    "heatmap",
+    "layers",
+    "patches",
+    "receptive",
+    "robust_scale",
+    "series",
+    "tokens",
+]

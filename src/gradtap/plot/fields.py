@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradtap.errors import MissingExtraError
+from gradtap.plot.canvas import Canvas
 from gradtap.plot.maps import Array, PictureError, as_picture, colours, robust_scale
 from gradtap.plot.panels import FAINT, FRAME, INK, frame, write, write_heading
 
@@ -30,7 +30,7 @@ NAMES = 1.5
 LINE = 1.3
 
 
-def receptive(fields: EffectiveFields, *, title: str = "") -> Figure:
+def receptive(fields: EffectiveFields, *, title: str = "", ax: Axes | None = None) -> Figure:
     """Draw what moves a unit beside what it can see, one panel for each layer.
 
     The map is the mean absolute gradient, strongest where the colour is; the frame is the theoretical field, the dashed
@@ -40,6 +40,7 @@ def receptive(fields: EffectiveFields, *, title: str = "") -> Figure:
     Args:
       fields: What `gradtap.receptive.effective` returns, of one unit for each tap.
       title: Line above the figure.
+      ax: Axes to draw in; None for a new figure.
 
     Returns:
       Figure with one panel for each tap.
@@ -63,17 +64,17 @@ def receptive(fields: EffectiveFields, *, title: str = "") -> Figure:
                 [("received", f"a map {field.map.shape}")],
                 "one unit at a time, of an image or of a series",
             )
-    figure = _blank(2 * MARGIN + len(found) * (PANEL + GAP) - GAP, HEAD + PANEL + FOOT + TITLE * bool(title), title)
-    width, height = figure.get_size_inches()
+    width, height = 2 * MARGIN + len(found) * (PANEL + GAP) - GAP, HEAD + PANEL + FOOT + TITLE * bool(title)
+    canvas = Canvas(width, height, ax)
+    canvas.write(title, width / 2, height - 0.2, size=12)
     for column, (name, field) in enumerate(found.items()):
-        left = MARGIN + column * (PANEL + GAP)
-        axes = figure.add_axes((left / width, FOOT / height, PANEL / width, PANEL / height))
+        axes = canvas.panel(MARGIN + column * (PANEL + GAP), FOOT, PANEL, PANEL)
         (_draw_map if field.map.ndim == 2 else _draw_line)(axes, field)
         theory = "everything" if field.theory.everything else " × ".join(map(str, field.theory.size))
         write_heading(axes, name, f"sees {theory}, fills {field.share:.0%}")
         deviation = "deviation " + " × ".join(f"{sigma:.3g}" for sigma in field.sigma)
         write(axes, deviation, (0.5, 0), -10, size=9, va="center", colour=FAINT)
-    return figure
+    return canvas.figure
 
 
 def _draw_map(axes: Axes, field: EffectiveField) -> None:
@@ -111,6 +112,7 @@ def patches(
     images: Array | Sequence[Array] | None = None,
     *,
     title: str = "",
+    ax: Axes | None = None,
 ) -> Figure:
     """Draw the regions that excite a channel most, the strongest first: one row for each channel.
 
@@ -119,6 +121,7 @@ def patches(
       images: Pictures that the regions are cut out of, one for each example of the data, of the size of the input;
         without them what the network was given is shown.
       title: Line above the figure.
+      ax: Axes to draw in; None for a new figure.
 
     Returns:
       Figure with one row for each channel, each region with its activation below.
@@ -140,19 +143,18 @@ def patches(
     step = CROP + GAP + 0.12
     width = 2 * MARGIN + NAMES + longest * (CROP + GAP) - GAP
     height = 2 * MARGIN + len(rows) * step + TITLE * bool(title)
-    figure = _blank(width, height, title)
+    canvas = Canvas(width, height, ax)
+    canvas.write(title, width / 2, height - 0.2, size=12)
     for i, (name, row) in enumerate(rows.items()):
         bottom = height - MARGIN - TITLE * bool(title) - (i + 1) * step + GAP + 0.12
-        middle = (bottom + CROP / 2) / height
-        figure.text((MARGIN + NAMES - 0.12) / width, middle, name, ha="right", va="center", fontsize=9.5, color=INK)
+        canvas.write(name, MARGIN + NAMES - 0.12, bottom + CROP / 2, size=9.5, ha="right")
         shown = [p.crop if images is None else np.asarray(images[p.example])[p.region] for p in row]
         for column, (patch, picture) in enumerate(zip(row, _on_one_scale(shown), strict=True)):
-            left = MARGIN + NAMES + column * (CROP + GAP)
-            axes = figure.add_axes((left / width, bottom / height, CROP / width, CROP / height))
+            axes = canvas.panel(MARGIN + NAMES + column * (CROP + GAP), bottom, CROP, CROP)
             axes.imshow(as_picture(picture), interpolation="nearest")
             frame(axes)
             write(axes, f"{patch.activation:.3g}", (0.5, 0), -8, size=8, va="center", colour=FAINT)
-    return figure
+    return canvas.figure
 
 
 def _on_one_scale(pictures: Sequence[Any]) -> list[Array]:
@@ -161,14 +163,3 @@ def _on_one_scale(pictures: Sequence[Any]) -> list[Array]:
     if all(np.issubdtype(p.dtype, np.integer) for p in pictures) or (low >= 0 and high <= 1):
         return list(pictures)
     return [(p - low) / ((high - low) or 1.0) for p in pictures]
-
-
-def _blank(width: float, height: float, title: str) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError.of("viz", "drawing a picture") from None
-    figure = Figure(figsize=(width, height), dpi=120, facecolor="white")
-    if title:
-        figure.text(0.5, 1 - 0.2 / height, title, ha="center", va="center", fontsize=12, color=INK, parse_math=False)
-    return figure

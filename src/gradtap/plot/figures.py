@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gradtap.errors import MissingExtraError
-from gradtap.plot.maps import Array, Interpolation, PictureError, as_picture
-from gradtap.plot.panels import FAINT, INK, draw_map, draw_photograph, write_heading
+from gradtap.plot.canvas import Canvas
+from gradtap.plot.maps import Array, Interpolation, PictureError, as_picture, robust_scale
+from gradtap.plot.panels import draw_map, draw_photograph, write_heading
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # All in inches. A panel's height follows from its picture.
@@ -36,6 +37,7 @@ def heatmap(
     caption: str = "",
     note: str = "",
     interpolation: Interpolation = "bilinear",
+    ax: Axes | None = None,
 ) -> Figure:
     """Draw one map over a photograph, with its scale below.
 
@@ -50,6 +52,7 @@ def heatmap(
       caption: Second, fainter line, such as the size of the layer.
       note: Line below the figure.
       interpolation: ``"bilinear"``, or ``"nearest"`` to see the map's own cells.
+      ax: Axes to draw in; None for a new figure.
 
     Returns:
       Figure of one panel; ``figure.savefig("map.png")`` writes it.
@@ -61,7 +64,8 @@ def heatmap(
     Example:
       >>> heatmap(np.ones((7, 7)), title="head_relu").savefig("map.png")
     """
-    return layers({title: values}, image, captions=[caption], note=note, interpolation=interpolation, show_images=False)
+    maps = {title: values}
+    return layers(maps, image, captions=[caption], note=note, interpolation=interpolation, show_images=False, ax=ax)
 
 
 def layers(
@@ -74,10 +78,12 @@ def layers(
     note: str = "",
     interpolation: Interpolation = "bilinear",
     show_images: bool = True,
+    one_scale: bool = False,
+    ax: Axes | None = None,
 ) -> Figure:
     """Draw the maps of several layers beside the photographs: one row per example, one column per layer.
 
-    Every panel has its own scale, printed below it: magnitudes at different depths cannot be compared by colour.
+    Every panel has a scale printed below it, by one rule (``robust_scale``): its own, or that of all maps together.
 
     Args:
       maps: Title, such as a tap's address, to a map ``(rows, columns)`` or to maps ``(batch, rows, columns)``.
@@ -89,6 +95,9 @@ def layers(
       note: Line below the figure, such as what the colours mean.
       interpolation: ``"bilinear"``, or ``"nearest"`` to see the maps' own cells.
       show_images: Whether the photographs take the first column.
+      one_scale: Whether the same colour means the same value in every panel. Magnitudes at different depths may differ
+        by orders, and what is small then stays pale.
+      ax: Axes to draw in; None for a new figure.
 
     Returns:
       Figure with ``batch`` rows and ``len(maps)`` columns, plus one for the photographs.
@@ -100,10 +109,6 @@ def layers(
     Example:
       >>> layers({"conv1": np.ones((28, 28)), "conv2": np.ones((14, 14))}).savefig("layers.png")
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError.of("viz", "drawing a picture") from None
     columns = {name: _batch_of_maps(name, values) for name, values in maps.items()}
     examples = _number_of_examples(columns)
     pictures = _pictures(images, examples)
@@ -114,24 +119,24 @@ def layers(
     head = MARGIN + HEADING + TITLE_LINE * len(titles)
     foot = MARGIN + bool(notes) * MARGIN + NOTE_LINE * len(notes)
     height = head + foot + examples * (panel + SCALE)
-    figure = Figure(figsize=(width, height), dpi=120, facecolor="white")
+    canvas = Canvas(width, height, ax)
     for index, line in enumerate(titles):
-        _write_line(figure, line, 1 - (0.24 + index * TITLE_LINE) / height, size=13, colour=INK)
+        canvas.write(line, width / 2, height - 0.24 - index * TITLE_LINE, size=13)
     for index, line in enumerate(notes):
-        _write_line(figure, line, (foot - MARGIN - (index + 0.5) * NOTE_LINE) / height, size=9.5, colour=FAINT)
+        canvas.write(line, width / 2, foot - MARGIN - (index + 0.5) * NOTE_LINE, size=9.5, faint=True)
+    scale = robust_scale(np.concatenate([v.ravel() for v in columns.values()])) if one_scale else None
     for row in range(examples):
         bottom = height - head - row * (panel + SCALE) - panel
         for column in range(len(columns) + photographs):
-            left = MARGIN + column * (PANEL_WIDTH + GAP)
-            axes = figure.add_axes((left / width, bottom / height, PANEL_WIDTH / width, panel / height))
+            axes = canvas.panel(MARGIN + column * (PANEL_WIDTH + GAP), bottom, PANEL_WIDTH, panel)
             if pictures is not None and column < photographs:
                 draw_photograph(axes, pictures[row], _nth(image_captions, row))
                 continue
             name, values = list(columns.items())[column - photographs]
             if row == 0:
                 write_heading(axes, name, _nth(captions, column - photographs))
-            draw_map(axes, values[row], pictures[row] if pictures else None, interpolation)
-    return figure
+            draw_map(axes, values[row], pictures[row] if pictures else None, interpolation, scale)
+    return canvas.figure
 
 
 def _batch_of_maps(name: str, values: Any) -> Array:
@@ -172,7 +177,3 @@ def _height_over_width(picture: Array) -> float:
 
 def _nth(lines: Sequence[str], index: int) -> str:
     return lines[index] if index < len(lines) else ""
-
-
-def _write_line(figure: Figure, text: str, y: float, *, size: float, colour: str) -> None:
-    figure.text(0.5, y, text, ha="center", va="center", fontsize=size, color=colour, parse_math=False)

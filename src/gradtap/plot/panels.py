@@ -25,9 +25,11 @@ def draw_photograph(axes: Axes, picture: Array, caption: str) -> None:
     write(axes, caption, (0.5, 0), -10, size=10, va="center")
 
 
-def draw_map(axes: Axes, values: Array, picture: Array | None, interpolation: Interpolation) -> None:
+def draw_map(
+    axes: Axes, values: Array, picture: Array | None, interpolation: Interpolation, scale: float | None = None
+) -> None:
     """Show a map ``(rows, columns)`` over its picture ``(height, width, 3)``, or on white, with its scale below."""
-    scale = robust_scale(values)
+    scale = scale or robust_scale(values)
     rows, columns = values.shape if picture is None else picture.shape[:2]
     # A picture of few pixels would also cut the map into few: its pixels are repeated.
     times = -(-PANEL_PIXELS // max(rows, columns))

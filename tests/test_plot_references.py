@@ -1,0 +1,139 @@
+"""Pictures compared with reference images, pixel by pixel, and drawn into somebody's axes.
+
+``GRADTAP_DRAW=1 pytest tests/test_plot_references.py`` draws the references anew; look at them before you keep them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradtap import plot
+
+pytest.importorskip("matplotlib")
+FOLDER = Path(__file__).parent / "images"
+#: Root of the mean square, of 255: letters of another release of matplotlib lie elsewhere by parts of a pixel.
+TOLERANCE = 6.0
+
+
+def bumps():
+    rows, columns = np.mgrid[:14, :18]
+    places = enumerate([(5, 4), (6, 6), (7, 8), (8, 10)])
+    maps = [np.exp(-((rows - r) ** 2 + (columns - c) ** 2) / 8) * (1 + i) for i, (r, c) in places]
+    return np.stack(maps, -1)
+
+
+def slopes():
+    return np.cos(np.arange(14 * 18 * 4)).reshape(14, 18, 4) * 0.02 + np.array([0.1, -0.2, 0.0, 0.3])
+
+
+WORDS = ["[CLS]", "not", "bad", "at", "all", "[SEP]"]
+HEADS = np.random.default_rng(0).dirichlet(np.full(6, 0.4), size=(3, 6))
+TIME = np.linspace(0, 12, 60)
+#: Each picture, as a function of the axes.
+PICTURES = {
+    "heatmap": lambda ax: plot.heatmap(
+        slopes()[..., 0] - 0.1, bumps()[..., 2] / 3, title="conv1", caption="14 x 18", ax=ax
+    ),
+    "layers": lambda ax: plot.layers(
+        {"a": slopes()[..., 1], "b/c": bumps()[..., 0]}, one_scale=True, title="two", ax=ax
+    ),
+    "channels": lambda ax: plot.channels(bumps(), slopes(), k=3, title="conv3", ax=ax),
+    "tokens": lambda ax: plot.tokens(
+        [WORDS, ["$x$", "a\tb", *WORDS[1:4] * 6]], [np.arange(-2, 4), np.linspace(-1, 1, 20)], width=5, ax=ax
+    ),
+    "series": lambda ax: plot.series(np.sin(TIME) * TIME, np.cos(TIME), title="series", steps=TIME.astype(int), ax=ax),
+    "strips": lambda ax: plot.series(np.outer(np.sin(TIME), [1, -2, 0.5]), np.stack([TIME, -TIME], 1), ax=ax),
+    "attention": lambda ax: plot.attention(HEADS, WORDS, columns=2, title="block 1", ax=ax),
+}
+
+
+def pixels(figure, dpi=60):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_its_reference(name):
+    from PIL import Image
+
+    drawn, path = pixels(PICTURES[name](None)), FOLDER / f"{name}.png"
+    if os.environ.get("GRADTAP_DRAW"):
+        Image.fromarray(drawn).quantize(64).save(path, optimize=True)
+    reference = np.asarray(Image.open(path).convert("RGB"))
+    assert drawn.shape == reference.shape
+    off = np.sqrt(np.mean((drawn.astype(float) - reference) ** 2))
+    assert off < TOLERANCE
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_goes_into_somebodys_axes(name):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4))
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1])
+    before = pixels(figure)
+    assert PICTURES[name](right) is figure
+    after = pixels(figure)
+    half = after.shape[1] // 2
+    assert np.array_equal(before[:, : half - 20], after[:, : half - 20])
+    assert (after[:, half:] < 200).any()
+    # All lies inside of the axes, at most a title above.
+    ink = np.argwhere((after[:, half:] < 200).any(-1))
+    box = right.get_window_extent()
+    assert ink[:, 1].min() + half >= box.x0 - 6
+    assert ink[:, 1].max() + half <= box.x1 + 6
+
+
+def test_the_channels_that_matter_most_come_first():
+    figure = plot.channels(bumps(), slopes(), k=2)
+    scores = (bumps() * slopes()).sum((0, 1))
+    order = np.argsort(-np.abs(scores))[:2]
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert [t for t in texts if t.startswith("channel")] == [f"channel {c}" for c in order]
+    given = plot.channels(bumps(), importance=np.array([0, 5, -9, 1]), k=2)
+    assert next(t.get_text() for axes in given.axes for t in axes.texts) == "channel 2"
+
+
+def test_the_colour_behind_a_token_is_its_value():
+    from gradtap.plot.maps import colours, robust_scale
+
+    figure = plot.tokens(["a", "b", "c"], [2.0, -1.0, 0.0])
+    scale = 1.6 * robust_scale(np.array([2.0, -1.0, 0.0]))
+    for axes, value in zip(figure.axes, [2.0, -1.0, 0.0], strict=True):
+        np.testing.assert_allclose(axes.get_facecolor()[:3], colours(np.array([[value]]), scale)[0, 0])
+
+
+def test_one_scale_makes_values_comparable():
+    figure = plot.layers({"small": np.full((2, 2), 0.1), "large": np.full((2, 2), 1.0)}, one_scale=True)
+    small, large = (np.asarray(axes.images[0].get_array())[0, 0] for axes in figure.axes if axes.images)
+    assert small.min() > 0.85
+    assert large.min() < 0.05
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plot.channels(np.ones((3, 3))),
+        lambda: plot.channels(np.ones((3, 3, 2)), np.ones((3, 3, 1))),
+        lambda: plot.channels(np.ones((3, 3, 2)), importance=np.ones(3)),
+        lambda: plot.tokens(["a", "b"], [1.0]),
+        lambda: plot.tokens([["a"], ["b"]], [[1.0]]),
+        lambda: plot.tokens([], []),
+        lambda: plot.series(np.ones(4), np.ones(5)),
+        lambda: plot.series(np.ones((2, 2, 2))),
+        lambda: plot.attention(np.ones((2, 3, 3)), ["a"]),
+        lambda: plot.attention(np.ones(3)),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(draw):
+    with pytest.raises(plot.PictureError):
+        draw()
