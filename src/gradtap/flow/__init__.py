@@ -1,0 +1,9 @@
+"""Gradient flow: how activations and gradients fare on their way through a network, and why training goes wrong.
+
+`measure` looks at every layer once and says what is wrong; `FlowMonitor` watches a training run; `compare` sets
+activation functions and architectures beside each other.
+"""
+
+from gradtap.flow.measuring import measure
+
+__all__ = ["measure"]
