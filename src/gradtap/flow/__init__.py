@@ -5,5 +5,6 @@ activation functions and architectures beside each other.
 """
 
 from gradtap.flow.measuring import measure
+from gradtap.flow.monitor import FlowMonitor
 
-__all__ = ["measure"]
+__all__ = ["FlowMonitor", "measure"]

@@ -50,6 +50,7 @@ class Evidence:
       flat: Of the last tap before an op whose slope is 0 everywhere, that op.
       blocked: Findings that the graph itself shows.
       batch_norm: Whether batch statistics stand still in a network that has them.
+      handles: Of each weight the identity of its variable's handle.
       samples: How often each unit of a tap was seen.
       always_on: Share of a tap's units that were never 0.
       loss_scale: What the target was multiplied with before it was differentiated.
@@ -62,6 +63,7 @@ class Evidence:
     flat: dict[str, str] = field(default_factory=dict)
     blocked: list[Finding] = field(default_factory=list)
     batch_norm: bool = False
+    handles: dict[str, int] = field(default_factory=dict)
     samples: dict[str, int] = field(default_factory=dict)
     always_on: dict[str, float] = field(default_factory=dict)
     loss_scale: float = 1.0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from gradtap import errors
 from gradtap.asking import Settings, Unconnected, stream
@@ -13,6 +13,7 @@ from gradtap.flow.question import Measuring
 from gradtap.flow.rows import FlowMeasurement
 from gradtap.flow.totals import Totals
 from gradtap.graph import surgery
+from gradtap.graph.keeping import Trace
 from gradtap.graph.model_files import as_trace
 from gradtap.types import Address, Model, Structure
 
@@ -79,17 +80,52 @@ def measure(
       https://proceedings.mlr.press/v9/glorot10a.html, 2010.
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
-    trace = as_trace(model)
+    return measured(as_trace(model), inputs, labels, Objective(target, loss), at, settings, judged=checks)
+
+
+class Objective(NamedTuple):
+    """What is differentiated, as a call has it: a target, or a loss of which the labels are known."""
+
+    target: Any
+    loss: Any
+
+
+def measured(
+    trace: Trace,
+    inputs: Structure,
+    labels: Structure,
+    wanted: Objective,
+    at: Any,
+    settings: Settings,
+    *,
+    judged: bool,
+    updates: Mapping[int, float] | None = None,
+) -> FlowMeasurement:
+    """Measure a model that is traced already; see `measure`.
+
+    Args:
+      trace: The model.
+      inputs: See `measure`.
+      labels: See `measure`.
+      wanted: What is differentiated.
+      at: See `measure`.
+      settings: The keywords of the call.
+      judged: Whether findings are looked for.
+      updates: Update ratios of weights, by the identity of their variables' handles.
+
+    Raises:
+      InputStructureError: The dataset is empty.
+    """
     totals: Totals | None = None
-    for some, known in _batches(inputs, labels, target):
-        wanted = objective(trace.model, target, loss, known)
+    for some, known in _batches(inputs, labels, wanted.target):
+        target = objective(trace.model, wanted.target, wanted.loss, known)
         scale = loss_scale(trace.model, known)
-        for program, parts in stream(trace, some, Measuring(wanted, at, scale), settings):
+        for program, parts in stream(trace, some, Measuring(target, at, scale), settings):
             totals = totals or Totals(program, scale)
             totals.add(parts)
     if totals is None:
         raise errors.InputStructureError("the dataset is empty.", [], "pass a dataset with at least one batch")
-    return totals.measurement(judged=checks)
+    return totals.measurement(judged=judged, updates=updates or {})
 
 
 def _batches(inputs: Structure, labels: Structure, target: Any) -> Iterator[tuple[Structure, Structure]]:

@@ -17,6 +17,9 @@ _BIAS = 127
 #: Exponents of infinity and NaN.
 _NOT_FINITE = _EXPONENTS - 1
 
+#: A histogram of nothing.
+EMPTY = Histogram(np.zeros(1), np.zeros(0, np.int64))
+
 
 class TapTotals:
     """The sums of one tap over all runs so far.

@@ -86,7 +86,10 @@ class Measuring(OfTarget):
         )
         program.skipped, program.target, program.copies = skipped, repr(self.target), 0
         gone = [place for place in places if place.key in skipped]
-        program.notes = {"evidence": _evidence(graph, [place for place, _ in taps], gone, score.value)}
+        evidence = _evidence(graph, [place for place, _ in taps], gone, score.value)
+        outside = {inside.ref(): id(handle) for handle, inside in graph.graph.captures}
+        evidence.handles.update({place.key: outside[place.weight.ref()] for place, _ in weights if place.weight is not None})
+        program.notes = {"evidence": evidence}
         return program
 
 

@@ -57,11 +57,12 @@ class Totals:
         pairs = zip(self._slopes, slopes, strict=True)
         self._slopes = [so_far + more for so_far, more in pairs] if self._slopes else slopes
 
-    def measurement(self, *, judged: bool) -> FlowMeasurement:
+    def measurement(self, *, judged: bool, updates: Mapping[int, float]) -> FlowMeasurement:
         """What all runs together say.
 
         Args:
           judged: Whether findings are looked for.
+          updates: Update ratios of weights, by the identity of their variables' handles.
         """
         rows = with_ratios([tap.row() for tap in self._taps if tap.place.state is None])
         profiles = [tap.profile() for tap in self._taps if tap.place.state is not None]
@@ -70,15 +71,15 @@ class Totals:
         known = replace(self._known, samples=samples, always_on=always_on)
         return FlowMeasurement(
             rows=rows,
-            weights=self._weight_rows(),
+            weights=self._weight_rows(updates),
             profiles=profiles,
             findings=judge(rows, profiles, known) if judged else [],
-            skipped=self._skipped(),
+            skipped=dict(self._program.skipped),
             target=self._target / self._examples if self._examples else float("nan"),
             examples=self._examples,
         )
 
-    def _weight_rows(self) -> list[WeightRow]:
+    def _weight_rows(self, updates: Mapping[int, float]) -> list[WeightRow]:
         """Weights as the mean over the examples would change them."""
         if not self._examples:
             return []
@@ -86,17 +87,9 @@ class Totals:
         for place, slope, size in zip(self._weights, self._slopes, self._sizes, strict=True):
             norm = norm_of(np.asarray(slope)) / self._examples
             ratio = norm / size if size else float("nan")
-            rows.append(WeightRow(place.key, tuple(slope.shape), size, norm, ratio))
+            update = updates.get(self._known.handles.get(place.key, 0), float("nan"))
+            rows.append(WeightRow(place.key, tuple(slope.shape), size, norm, ratio, update))
         return rows
-
-    def _skipped(self) -> dict[str, str]:
-        """What was asked for and left out; weights and states were not asked for one by one."""
-        return dict(self._program.skipped)
-
-    @property
-    def places(self) -> list[Place]:
-        """All that is measured."""
-        return self._program.places
 
 
 def norm_of(values: Array) -> float:
