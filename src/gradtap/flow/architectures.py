@@ -63,7 +63,7 @@ def plain(features: int, classes: int, *, activation: str = "relu", depth: int =
     """
     x = inputs = keras.Input((features,))
     for block in _blocks(depth):
-        x = _activated(_dense(activation, width)(x), activation, block)
+        x = _activated(_dense(activation, width, block)(x), activation, block)
     return _ended(inputs, x, classes)
 
 
@@ -86,7 +86,7 @@ def normalised(features: int, classes: int, *, activation: str = "relu", depth: 
     """
     x = inputs = keras.Input((features,))
     for block in _blocks(depth):
-        x = layers.LayerNormalization()(_dense(activation, width)(x))
+        x = layers.LayerNormalization()(_dense(activation, width, block)(x))
         x = _activated(x, activation, block)
     return _ended(inputs, x, classes)
 
@@ -171,7 +171,7 @@ def attention(features: int, classes: int, *, activation: str = "gelu", depth: i
         here = layers.LayerNormalization()(x)
         x = layers.Add()([x, layers.MultiHeadAttention(_HEADS, max(1, width // _HEADS))(here, here)])
         inner = layers.LayerNormalization()(x)
-        inner = _activated(_dense(activation, width)(inner), activation, None)
+        inner = _activated(_dense(activation, width, block)(inner), activation, None)
         x = layers.Add(name=block)([x, layers.Dense(width)(inner)])
     x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(x))
     return _ended(inputs, x, classes)
@@ -197,8 +197,9 @@ def _initializer(activation: str) -> str:
     return "glorot_uniform" if activation in _GLOROT else "he_normal"
 
 
-def _dense(activation: str, width: int) -> keras.layers.Layer:
-    return layers.Dense(width * (2 if activation == "glu" else 1), kernel_initializer=_initializer(activation))
+def _dense(activation: str, width: int, block: str) -> keras.layers.Layer:
+    units = width * (2 if activation == "glu" else 1)
+    return layers.Dense(units, kernel_initializer=_initializer(activation), name=block.replace("block", "linear"))
 
 
 def _activated(x: Tensor, activation: str, name: str | None) -> Tensor:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from gradtap import errors
 from gradtap.graph.class_index import output_text
 from gradtap.graph.scores import Score, pre_squash
+from gradtap.graph.model_files import as_trace
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.targets import Target, as_target, loss
 from gradtap.targets.outputs import pick_differentiable
@@ -52,6 +53,27 @@ def compiled_loss(model: Any) -> Any:
     """The loss that a model was compiled with; None where it has none."""
     found = getattr(model, "loss", None) if getattr(model, "compiled", False) else None
     return None if callable(found) and getattr(found, "__self__", None) is model else found
+
+
+def loss_to_train(model: Any, labels: Structure, fn: Any) -> Any:
+    """What ``compile`` takes for the same objective as `objective` means.
+
+    Args:
+      model: The model, which was measured before.
+      labels: One for each example.
+      fn: The loss, where there is one.
+    """
+    own = compiled_loss(model) if fn is None else fn
+    if own is not None:
+        return own
+    graph = as_trace(model).graphs.any_graph()
+    if graph is None:
+        raise errors.ArgumentError("the model was not traced.", [], 'loss="..."')
+    if isinstance(labels, Mapping):
+        return {name: CrossEntropy(one, name).function(graph) for name, one in labels.items()}
+    if isinstance(labels, (list, tuple)):
+        return [CrossEntropy(one, number).function(graph) for number, one in enumerate(labels)]
+    return CrossEntropy(labels).function(graph)
 
 
 def _of_outputs(fn: Any, labels: Any) -> list[Target]:
@@ -118,11 +140,18 @@ class CrossEntropy:
                 ['loss="mse", or another loss of Keras', "compile the model: its loss is taken"],
             )
 
-    def _loss(self, graph: ForwardGraph) -> Target:
-        tensor, name = pick_differentiable(graph, self.output)
+    def function(self, graph: ForwardGraph) -> Any:
+        """The loss of Keras that fits the output."""
+        tensor, _ = pick_differentiable(graph, self.output)
         from_logits = pre_squash(tensor) is None
         if tensor.shape.rank == 1 or tensor.shape[-1] == 1:
-            fn = keras.losses.BinaryCrossentropy(from_logits=from_logits)
+            return keras.losses.BinaryCrossentropy(from_logits=from_logits)
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+
+    def _loss(self, graph: ForwardGraph) -> Target:
+        tensor, name = pick_differentiable(graph, self.output)
+        fn = self.function(graph)
+        if isinstance(fn, keras.losses.BinaryCrossentropy):
             return loss(fn, self.labels.astype("float32"), self.output)
         highest = int(self.labels.max()) if self.labels.size else 0
         if self.labels.size and (highest >= (tensor.shape[-1] or highest + 1) or self.labels.min() < 0):
@@ -131,7 +160,7 @@ class CrossEntropy:
                 [("labels", f"{self.labels.min()} to {highest}")],
                 f"classes count from 0 to {tensor.shape[-1] - 1}",
             )
-        return loss(keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits), self.labels, self.output)
+        return loss(fn, self.labels, self.output)
 
     def key(self, graph: ForwardGraph) -> Hashable:
         return ("cross-entropy", self._loss(graph).key(graph))

@@ -14,6 +14,7 @@ Example:
 """
 
 from gradtap.plot.figures import heatmap, layers
+from gradtap.plot.flow_figures import flow
 from gradtap.plot.maps import PictureError, robust_scale
 
-__all__ = ["PictureError", "heatmap", "layers", "robust_scale"]
+__all__ = ["PictureError", "flow", "heatmap", "layers", "robust_scale"]
