@@ -50,6 +50,7 @@ class Evidence:
       flat: Of the last tap before an op whose slope is 0 everywhere, that op.
       blocked: Findings that the graph itself shows.
       batch_norm: Whether batch statistics stand still in a network that has them.
+      backwards: States of layers that run from the end of the input's time to its beginning.
       handles: Of each weight the identity of its variable's handle.
       samples: How often each unit of a tap was seen.
       always_on: Share of a tap's units that were never 0.
@@ -63,6 +64,7 @@ class Evidence:
     flat: dict[str, str] = field(default_factory=dict)
     blocked: list[Finding] = field(default_factory=list)
     batch_norm: bool = False
+    backwards: set[str] = field(default_factory=set)
     handles: dict[str, int] = field(default_factory=dict)
     samples: dict[str, int] = field(default_factory=dict)
     always_on: dict[str, float] = field(default_factory=dict)
@@ -80,23 +82,26 @@ def judge(rows: Sequence[FlowRow], profiles: Sequence[TimeProfile], known: Evide
     if not rows or not rows[0].examples:
         return list(known.blocked)
     own = [row for row in rows if row.address not in known.repeated]
-    dead, stopped = _dead(own, known), [*known.blocked, *_flat(own, known)]
-    found = [*stopped, *_not_finite(own), *dead, *_saturated(own), *_underflow(own, known)]
-    found += _along_the_trunk(own, known, bool(dead or stopped))
-    found += [finding for profile in profiles for finding in _through_time(profile)]
+    dead, stopped, lost = _dead(own, known), [*known.blocked, *_flat(own, known)], _underflow(own, known)
+    found = [*stopped, *_not_finite(own), *dead, *_saturated(own), *lost]
+    found += [] if lost else _along_the_trunk(own, known, bool(dead or stopped))
+    found += [finding for profile in profiles for finding in _through_time(profile, profile.address in known.backwards)]
     return found
 
 
 def _not_finite(rows: Sequence[FlowRow]) -> list[Finding]:
-    """NaN and infinity: where in the backward pass they begin, which is the last tap that has any."""
-    for row in reversed(rows):
-        if not math.isfinite(row.gradient_norm):
-            forward = not math.isfinite(row.activation_norm)
-            where = "the activation itself" if forward else "the activation is finite, the gradient"
-            text = f"NaN or infinity at `{row.address}`: {where} is not a number that can be computed with."
-            remedy = "Clip gradients by their norm (`clipnorm`), take a smaller learning rate or smaller initial weights."
-            return [Finding("exploding", row.address, text, remedy)]
-    return []
+    """NaN and infinity where they begin: at the first activation, else in the backward pass, at the last tap."""
+    forward = [row for row in rows if not math.isfinite(row.activation_norm)][:1]
+    back = [row for row in rows if not math.isfinite(row.gradient_norm)][-1:]
+    return [
+        Finding(
+            "exploding",
+            row.address,
+            f"NaN or infinity in the {'activation' if forward else 'gradient'}, here first.",
+            "Clip gradients by their norm (`clipnorm`), take a smaller learning rate or smaller initial weights.",
+        )
+        for row in forward or back
+    ]
 
 
 def _flat(rows: Sequence[FlowRow], known: Evidence) -> list[Finding]:
@@ -201,10 +206,10 @@ def _along_the_trunk(rows: Sequence[FlowRow], known: Evidence, stopped: bool) ->
     ends = max(1, len(trunk) // 4)
     first, last = float(np.median(norms[:ends])), float(np.median(norms[-ends:]))
     ratio = first / last
-    agreement = _rank_correlation(norms)
-    grows = ratio > FACTOR and agreement < -_TREND
-    shrinks = ratio < 1 / FACTOR and agreement > _TREND
-    if not (grows or shrinks):
+    agreement, spread = _rank_correlation(norms), _without_largest_step(norms)
+    grows = ratio > FACTOR and agreement < -_TREND and spread < -math.log(FACTOR) / 2
+    shrinks = ratio < 1 / FACTOR and agreement > _TREND and spread > math.log(FACTOR) / 2
+    if not (grows or shrinks or (silent and not stopped)):
         return []
     worst = trunk[int(np.argmax(norms[:ends]) if grows else np.argmin(norms[:ends]))]
     steps = len(trunk) - 1 - trunk.index(worst)
@@ -236,13 +241,19 @@ def _rank_correlation(values: Array) -> float:
     return float(np.corrcoef(ranks, np.arange(len(values)))[0, 1]) if len(values) > 1 else 0.0
 
 
-def _through_time(profile: TimeProfile) -> list[Finding]:
+def _without_largest_step(sizes: Array) -> float:
+    """The logarithm of last over first, without the step that does most of it: one layer's scale is no trend."""
+    steps = np.diff(np.log(sizes))
+    whole = float(steps.sum())
+    return whole - float(steps.max() if whole > 0 else steps.min())
+
+
+def _through_time(profile: TimeProfile, backwards: bool) -> list[Finding]:
     """Whether the gradient of a state dies, or explodes, on its way back through time."""
     norms = profile.gradient_norms
     if len(norms) < _FEWEST or not np.all(np.isfinite(norms)) or not np.any(norms):
         return []
-    # Towards earlier steps; a layer that runs backwards is read the other way round.
-    back = norms[::-1] if np.argmax(norms[::-1] > 0) <= np.argmax(norms > 0) else norms
+    back = norms if backwards else norms[::-1]  # from the step that was made last on
     back = back[np.argmax(back > 0) :]
     if len(back) < _FEWEST:
         return []

@@ -145,5 +145,6 @@ def _batches(inputs: Structure, labels: Structure, target: Any) -> Iterator[tupl
 def loss_scale(model: Any, labels: Structure) -> float:
     """What an optimizer multiplies the loss with before it is differentiated, so that float16 can hold the gradients."""
     optimizer = getattr(model, "optimizer", None)
-    scale = getattr(optimizer, "dynamic_scale", None) or getattr(optimizer, "initial_scale", None)
+    scale = getattr(optimizer, "dynamic_scale", None)
+    scale = getattr(optimizer, "initial_scale", None) if scale is None else scale  # it has made no step yet
     return float(scale) if scale is not None and labels is not None else 1.0

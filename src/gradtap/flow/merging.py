@@ -70,6 +70,10 @@ class TapTotals:
 
     def row(self) -> FlowRow:
         """The numbers of the tap; all NaN without an example."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self._row()
+
+    def _row(self) -> FlowRow:
         norms = np.concatenate(self._norms) if self._norms else np.zeros((0, 2))
         count, entries = len(norms), float(self._exponents[0].sum()) or float("nan")
         a_sum, a_squares, g_sum, g_squares, a_zeros, g_zeros = self._totals
@@ -154,7 +158,7 @@ def _of(summary: Any, values: Array) -> float:
 
 
 def _deviation(total: float, squares: float, entries: float) -> float:
-    return float(np.sqrt(max(squares / entries - (total / entries) ** 2, 0.0)))
+    return float(np.sqrt(np.maximum(np.float64(squares) / entries - (np.float64(total) / entries) ** 2, 0.0)))
 
 
 def _histogram(exponents: Array, scale: float = 1.0) -> Histogram:

@@ -165,7 +165,9 @@ class FlowMonitor(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Measure where the step is a multiple of ``every``, or the first after one."""
-        last, self._step = self._step, self._epoch_start + batch + 1
+        # Where several steps are one execution, Keras counts an epoch's last one as full.
+        whole = (self.params or {}).get("steps") or batch + 1
+        last, self._step = self._step, self._epoch_start + min(batch + 1, whole)
         if not self._is_stopped and last // self.every != self._step // self.every:
             self._watch()
 

@@ -110,13 +110,25 @@ def _states(graph: ForwardGraph, asked: Sequence[Place]) -> Iterator[Place]:
 def _weights(graph: ForwardGraph, asked: Sequence[Place], everything: bool) -> Iterator[Place]:
     """The weights that are trained, of the layers that were asked for; of the whole model where all of it was."""
     paths = {place.layer.path for place in asked if place.layer is not None}
+    trained = _trained(graph)
     for layer, name, variable in weights_of_layers.named_weights(graph, TracedLayer(None, (), "", 0, ())):
         handle = weights_of_layers.handle_in(graph, variable)
-        if handle is None or not variable.trainable or not (everything or layer.path in paths):
+        if handle is None or id(variable) not in trained or not (everything or layer.path in paths):
             continue
         value = weights_of_layers.value_of(graph, handle, variable.dtype, variable.shape)
         tap = Tap(layer.path, side=name)
         yield Place(str(tap), tap, value, layer, by_pattern=True, weight=handle)
+
+
+def _trained(graph: ForwardGraph) -> set[int]:
+    """The identities of the variables that training changes; a layer of Keras may be frozen and its variables not."""
+    found: set[int] = set()
+    for layer in graph.layers:
+        held = layer.layer() if layer.layer else None
+        weights = getattr(held, "trainable_weights", None)
+        weights = getattr(held, "trainable_variables", ()) if weights is None else weights
+        found |= {id(weights_of_layers.variable_of(weight)) for weight in weights}
+    return found
 
 
 def _evidence(graph: ForwardGraph, taps: Sequence[Place], gone: Sequence[Place], score: Tensor) -> Evidence:
@@ -136,4 +148,10 @@ def _evidence(graph: ForwardGraph, taps: Sequence[Place], gone: Sequence[Place],
         flat=flat_after(graph, taps, score),
         blocked=blocked(graph, gone, score),
         batch_norm="BatchNormalization" in kinds and not graph.training,
+        backwards={place.key for place in taps if place.state is not None and _runs_backwards(place)},
     )
+
+
+def _runs_backwards(place: Place) -> bool:
+    held = place.layer.layer() if place.layer is not None and place.layer.layer is not None else None
+    return bool(getattr(held, "go_backwards", False))
