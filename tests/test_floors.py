@@ -30,6 +30,7 @@ FLOORS = [
         "predictions",
         "taplist",
         "listing",
+        "showing",
     ],
     [
         "attribution",

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from gradtap import errors
-from gradtap.batching import dataset_batches, is_dataset, over_dataset, run_batch
+from gradtap.batching import dataset_batches, is_dataset, over_dataset, run_batch, run_parts
 from gradtap.graph import keras_internals as internals
 from gradtap.graph.coupling import couples_examples
 from gradtap.graph.inputs import Feeds, read_inputs
@@ -124,6 +124,28 @@ def ask(
         return program, run_batch(program, feeds.tensors, seeds=seeds, values=values, batch_size=settings.batch_size)
 
     return over_dataset(inputs, one) if in_batches else one(inputs)
+
+
+def stream(model: Model, inputs: Structure, question: Question, settings: Settings) -> Iterator[tuple[Program, Parts]]:
+    """Answer a question about a model on one batch, run by run: for what is summed up and not put side by side.
+
+    Args:
+      model: The model.
+      inputs: One batch.
+      question: What is to be computed.
+      settings: The keywords of the call.
+
+    Yields:
+      The program, and what one run of it fetched, by part.
+    """
+    trace = as_trace(model)
+    feeds = read_inputs(inputs, trace.source.declared_inputs(), trace.source.float_dtype())
+    program, graph, values = _prepare(trace, feeds, question, settings, in_batches=False)
+    program = replace(program, target=getattr(question, "target", ""))
+    _warn_of_coupling(graph, settings, feeds)
+    seeds = seeds_for(graph.draws, settings.seed)
+    runs = run_parts(program, feeds.tensors, seeds=seeds, values=values, batch_size=settings.batch_size)
+    yield from ((program, parts) for parts in runs)
 
 
 def built(model: Model, inputs: Structure, question: Question, settings: Settings) -> Program:

@@ -69,9 +69,26 @@ def run_batch(
       MemoryBudgetError: The result would take more than half of the free memory.
       ModelRunError: TensorFlow failed on these inputs.
     """
+    return join(list(run_parts(program, inputs, seeds=seeds, values=values, batch_size=batch_size)), program.places)
+
+
+def run_parts(
+    program: Program,
+    inputs: Sequence[Tensor],
+    *,
+    seeds: Sequence[TensorLike] = (),
+    values: Sequence[TensorLike] = (),
+    batch_size: int | None = None,
+) -> Iterator[dict[str, list[Tensor]]]:
+    """Run a program on one batch as `run_batch` does, and hand on what each run fetched.
+
+    Yields:
+      The fetched tensors by part, of so many examples at most.
+    """
     batch = inputs[0].shape[0] if inputs[0].shape.rank else None
     if batch == 0:
-        return _run_empty(program, inputs, seeds, values)
+        yield _run_empty(program, inputs, seeds, values)
+        return
     check_memory(program, batch)
     if batch is None and batch_size is not None:
         raise errors.ArgumentError(
@@ -81,21 +98,22 @@ def run_batch(
         )
     batch_size = batch_size or program.in_flight
     if batch is None or batch_size is None or batch <= batch_size:
-        return run_once(program, [*inputs, *seeds, *values])
+        yield run_once(program, [*inputs, *seeds, *values])
+        return
     batch_size = -(-batch // -(-batch // batch_size))  # parts of about one size
 
     def rows(tensors: Sequence[TensorLike], start: int) -> list[TensorLike]:
         return [_rows(tensor, start, start + batch_size, batch) for tensor in tensors]
 
-    try:
-        starts = range(0, batch, batch_size)
-        pieces = [run_once(program, [*rows(inputs, s), *seeds, *rows(values, s)]) for s in starts]
-        return join(pieces, program.places)
-    except errors.GradtapError as error:
-        if isinstance(error, errors.TargetShapeError) or _LOOK_AT_TARGET in error.do:
-            whole = f"the target is given {batch_size} of the {batch} examples at a time"
-            error.do.append(f"batch_size=None where it holds something for each of them: {whole}")
-        raise
+    for start in range(0, batch, batch_size):
+        try:
+            part = run_once(program, [*rows(inputs, start), *seeds, *rows(values, start)])
+        except errors.GradtapError as error:
+            if isinstance(error, errors.TargetShapeError) or _LOOK_AT_TARGET in error.do:
+                whole = f"the target is given {batch_size} of the {batch} examples at a time"
+                error.do.append(f"batch_size=None where it holds something for each of them: {whole}")
+            raise
+        yield part
 
 
 def run_once(program: Program, feeds: Sequence[TensorLike]) -> dict[str, list[Tensor]]:
@@ -181,7 +199,13 @@ def is_dataset(inputs: Any) -> bool:
 
 
 def dataset_batches(dataset: Any) -> Iterator[Structure]:
-    """The inputs of each batch; labels and weights that come along are left out, as Keras orders them.
+    """The inputs of each batch; labels and weights that come along are left out, as Keras orders them."""
+    for element in whole_batches(dataset):
+        yield element[0] if isinstance(element, tuple) else element
+
+
+def whole_batches(dataset: Any) -> Iterator[Structure]:
+    """Each batch of a dataset as it comes.
 
     Raises:
       InputStructureError: The dataset has no end, or failed to make its next batch.
@@ -202,7 +226,7 @@ def dataset_batches(dataset: Any) -> Iterator[Structure]:
                 [("it said", _said(error))],
                 "loop over the dataset itself: it should fail in the same way",
             ) from error
-        yield element[0] if isinstance(element, tuple) else element
+        yield element
 
 
 def over_dataset(

@@ -35,6 +35,7 @@ class Program:
       copies: How often the result holds a tensor of the size of its taps.
       in_flight: Most examples at once where the call does not say; None for all.
       later: Programs that take the same, for what is computed only on request.
+      notes: What was found out while it was built, for whoever asked.
     """
 
     run: Compiled
@@ -47,6 +48,7 @@ class Program:
     copies: int = 2  # the activations come with their gradients
     in_flight: int | None = None
     later: dict[str, Program] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def split(self, fetched: Sequence[Tensor]) -> dict[str, list[Tensor]]:
         """The fetched tensors by the part they belong to."""

@@ -6,6 +6,7 @@ import click
 
 from gradtap.cli.demo_command import demo
 from gradtap.cli.explain_command import explain
+from gradtap.cli.flow_command import flow
 from gradtap.cli.gradients_command import gradients
 from gradtap.cli.outcome import ReportingGroup
 from gradtap.cli.taps_command import taps
@@ -16,12 +17,14 @@ from gradtap.cli.taps_command import taps
 def cli() -> None:
     """Gradients of a model's output with respect to the activations of its inner layers.
 
-    Exit status: 0 done, 1 something is wrong with the model, the inputs or the addresses, 2 wrong usage.
+    Exit status: 0 done, 1 something is wrong with the model, the inputs or the addresses, 2 wrong usage, 3 a finding
+    with --strict.
     """
 
 
 cli.add_command(taps)
 cli.add_command(gradients)
+cli.add_command(flow)
 cli.add_command(demo)
 cli.add_command(explain)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,14 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
-def read_inputs(files: Sequence[Path], declared: Declared, preprocessing: str | None, size: Size | None) -> Inputs:
+def read_inputs(
+    files: Sequence[Path],
+    declared: Declared,
+    preprocessing: str | None,
+    size: Size | None,
+    *,
+    without: Collection[str] = (),
+) -> Inputs:
     """Read the files of ``find_files`` as one batch.
 
     Args:
@@ -77,6 +84,7 @@ def read_inputs(files: Sequence[Path], declared: Declared, preprocessing: str | 
       preprocessing: A key of ``PREPROCESSINGS`` for images; None means ``unit``, or ``none`` for a model that takes
         whole numbers.
       size: What images are resized to where the model takes any size.
+      without: Names of arrays beside the inputs that are none of them.
 
     Returns:
       The batch. Images are float32; arrays are as they are in the file.
@@ -91,7 +99,7 @@ def read_inputs(files: Sequence[Path], declared: Declared, preprocessing: str | 
                 [("asked", "--preprocess and --size, which are for images")],
                 "leave the options out, and prepare the array before it is saved",
             )
-        return _read_arrays(files[0], declared)
+        return _read_arrays(files[0], declared, without)
     return _read_images(files, declared, preprocessing, size)
 
 
@@ -166,8 +174,10 @@ def _image_layout(declared: Declared) -> Layout:
     return layout
 
 
-def _read_arrays(file: Path, declared: Declared) -> Inputs:
+def _read_arrays(file: Path, declared: Declared, without: Collection[str]) -> Inputs:
     arrays = load_arrays(file)
+    if len(arrays) > 1:
+        arrays = {name: array for name, array in arrays.items() if name not in without or name in declared}
     values = as_model_inputs(file, arrays, declared)
     single = values if len(arrays) == 1 else None
     first = next(iter(arrays.values())) if single is None else single

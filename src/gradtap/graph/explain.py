@@ -86,23 +86,20 @@ def unconnected(
     if tensor.op not in needed or (tensor.op not in followed and comes_after):
         return _other_branch(graph, described, tensor, followed, (keyword, target), comes_after)
     try:
-        cuts = _cuts(tensor, score, needed & walking.descendants([tensor]))
+        stopped = _cuts(tensor, score, needed & walking.descendants([tensor]))
         do = ["tap a layer after it", _ZERO]
     except LookupError as error:
         # What TensorFlow has no rule for is no zero: nobody knows what flows there.
-        cuts = _without_rule(graph, error)
+        stopped = _without_rule(graph, error)
         do = ["tap a layer after it", "give the op a gradient with tf.custom_gradient"]
-    named = (
-        ", ".join(f"{_op_text(op)} in {_owner(graph, op)}" for op in cuts)
-        or "an op that TensorFlow cannot differentiate"
-    )
-    if any(op.type == "StopGradient" for op in cuts):
+    ops = ", ".join(named(graph, op) for op in stopped) or "an op that TensorFlow cannot differentiate"
+    if any(op.type == "StopGradient" for op in stopped):
         do.insert(0, "the model asks for this itself with stop_gradient; take it out if it is not meant")
-    if any("PyFunc" in op.type for op in cuts):
+    if any("PyFunc" in op.type for op in stopped):
         do.insert(0, "write the Python code with TensorFlow or keras.ops; tf.py_function passes gradients on, too")
     return errors.NonDifferentiableError(
-        f"{_subject(keyword, target)} depends on {described}, but the gradient stops on the way: {named}.",
-        [(keyword, target), ("cut at", "\n".join(f"{op.type} `{op.name}`" for op in cuts))],
+        f"{_subject(keyword, target)} depends on {described}, but the gradient stops on the way: {ops}.",
+        [(keyword, target), ("cut at", "\n".join(f"{op.type} `{op.name}`" for op in stopped))],
         do,
     )
 
@@ -187,6 +184,24 @@ def _path(graph: ForwardGraph, followed: set[Operation]) -> str:
     if len(names) > 7:
         names = [*names[:3], "...", *names[-3:]]
     return " -> ".join(names) or "no layer at all"
+
+
+def cuts(graph: ForwardGraph, tensor: Tensor, score: Tensor) -> list[tuple[Operation, str]]:
+    """The ops at which the gradient of a score stops on its way to a tensor that the score depends on.
+
+    Returns:
+      Each op, with its name as messages show it: what it does and which layer it belongs to.
+    """
+    try:
+        found = _cuts(tensor, score, walking.ancestors([score]) & walking.descendants([tensor]))
+    except LookupError as error:
+        found = _without_rule(graph, error)
+    return [(op, named(graph, op)) for op in found]
+
+
+def named(graph: ForwardGraph, op: Operation) -> str:
+    """What an op does, and which layer it belongs to."""
+    return f"{_op_text(op)} in {_owner(graph, op)}"
 
 
 def _cuts(tensor: Tensor, score: Tensor, between: set[Operation]) -> list[Operation]:

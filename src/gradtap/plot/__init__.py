@@ -16,6 +16,7 @@ Example:
 from gradtap.plot.feature_maps import channels
 from gradtap.plot.fields import patches, receptive
 from gradtap.plot.figures import heatmap, layers
+from gradtap.plot.flow_figures import flow
 from gradtap.plot.maps import PictureError, robust_scale
 from gradtap.plot.sequences import attention, series, tokens
 
@@ -23,6 +24,7 @@ __all__ = [
     "PictureError",
     "attention",
     "channels",
+    "flow",
     "heatmap",
     "layers",
     "patches",
