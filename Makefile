@@ -13,7 +13,7 @@ MODELS_NEED := absl-py packaging regex rich safetensors sentencepiece tokenizers
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types floors thorough planted oldest bench bench-peers bench-captum clean
+.PHONY: help demo test check lint types floors thorough browser planted oldest bench bench-peers bench-captum clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,7 +41,7 @@ demo: $(VENV)/.demo ## The main job on a real photograph with a real trained net
 	$(BIN)/gradtap demo
 
 test: $(VENV)/.dev ## All tests but the slow ones
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not browser"
 
 check: lint types test ## Exactly what CI runs (the floors are among the tests)
 
@@ -56,14 +56,20 @@ floors: $(VENV)/.dev ## Each file imports only from floors below its own
 	$(BIN)/python -m pytest -q tests/test_floors.py
 
 thorough: $(VENV)/.thorough ## The slow tests too, 10,000 drawn models, nothing skipped
-	GRADTAP_EXAMPLES=10000 $(BIN)/python -m pytest -n $(WORKERS) --nothing-missing
+	GRADTAP_EXAMPLES=10000 $(BIN)/python -m pytest -n $(WORKERS) -m "not browser" --nothing-missing
+
+# Debian's Chromium, where there is none yet; elsewhere put one on the path as `chromium`.
+browser: $(VENV)/.dev ## The pages in a real browser: clicks, keys, sizes, pixels
+	command -v chromium >/dev/null || { apt-get update -q && apt-get install -y -q chromium; }
+	$(PIP) "playwright>=1.45"
+	$(BIN)/python -m pytest -m browser
 
 planted: $(VENV)/.dev ## Plant bugs in a copy of the source; the tests must find every one
 	$(BIN)/python -m tests.planted
 
 oldest: ## The tests on the oldest TensorFlow and Keras that pyproject.toml admits
 	$(MAKE) --no-print-directory VENV=.venv-oldest .venv-oldest/.oldest
-	.venv-oldest/bin/python -m pytest -n $(WORKERS) -m "not slow"
+	.venv-oldest/bin/python -m pytest -n $(WORKERS) -m "not slow and not browser"
 
 .venv-oldest/.oldest: pyproject.toml | $(BIN)/python
 	$(PIP) "tensorflow-cpu==$$($(BIN)/python .ci/oldest.py tensorflow-cpu)" "keras==$$($(BIN)/python .ci/oldest.py keras)"

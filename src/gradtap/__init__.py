@@ -36,6 +36,7 @@ _MODULES = (
     "flow",
     "plot",
     "receptive",
+    "report",
     "targets",
 )
 
@@ -58,6 +59,7 @@ __all__ = [
     "patch",
     "plot",
     "receptive",
+    "report",
     "taps",
     "targets",
     "trace",
@@ -66,7 +68,19 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gradtap import attacks, attribution, concepts, curvature, errors, evaluate, flow, plot, targets
+    from gradtap import (
+        attacks,
+        attribution,
+        concepts,
+        curvature,
+        errors,
+        evaluate,
+        flow,
+        plot,
+        receptive,
+        report,
+        targets,
+    )
     from gradtap.activation_maximisation import visualise
     from gradtap.differentiate import activations, gradients
     from gradtap.errors import GradtapError

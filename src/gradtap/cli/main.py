@@ -9,6 +9,7 @@ from gradtap.cli.explain_command import explain
 from gradtap.cli.flow_command import flow
 from gradtap.cli.gradients_command import gradients
 from gradtap.cli.outcome import ReportingGroup
+from gradtap.cli.report_command import report
 from gradtap.cli.taps_command import taps
 
 
@@ -25,6 +26,7 @@ def cli() -> None:
 cli.add_command(taps)
 cli.add_command(gradients)
 cli.add_command(flow)
+cli.add_command(report)
 cli.add_command(demo)
 cli.add_command(explain)
 

@@ -1,0 +1,258 @@
+"""From a model and some inputs to a report's data."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from gradtap import __version__, attribution, errors, flow
+from gradtap.differentiate import gradients
+from gradtap.graph.model_files import as_trace
+from gradtap.listing import taps
+from gradtap.plot.maps import as_picture
+from gradtap.report.document import Array, Document, Example, Look, Map, Row, TapNumbers
+from gradtap.staged.progress import tracked
+from gradtap.types import Address, Model, Structure
+
+#: All maps together have at most so many numbers, so that a page stays below three megabytes.
+_NUMBERS = 700_000
+_SIDES = 8, 112
+_LIKELIEST = 5
+#: What `gradtap.attribution` holds beside methods.
+_NO_METHODS = {"at_tap"}
+#: A page for more than this is a data set; `gradtap.dataset` is for those.
+_MOST_EXAMPLES = 64
+
+
+def collect(
+    model: Model,
+    inputs: Structure,
+    *,
+    at: Address | Sequence[Address],
+    methods: Sequence[str] = ("grad_cam", "integrated_gradients", "saliency"),
+    target: Any = "predicted",
+    names: Sequence[str] | None = None,
+    pictures: Sequence[Array] | None = None,
+    class_names: Sequence[str] | None = None,
+    title: str | None = None,
+    batch_size: int | None = None,
+    command: str | None = None,
+) -> Document:
+    """Compute what a report shows: activations, gradients and attributions at layers, and what is told of them.
+
+    Args:
+      model: See `gradtap.gradients`.
+      inputs: One batch of at most 64 examples, as the model takes it.
+      at: See `gradtap.gradients`.
+      methods: Names of `gradtap.attribution`, each run with its defaults; where one cannot be computed at a layer, the
+        report says why.
+      target: See `gradtap.gradients`.
+      names: What the examples are called.
+      pictures: ``(height, width, 3)`` each, to be shown; the inputs themselves where they are pictures.
+      class_names: What the classes are called.
+      title: Heading of the report.
+      batch_size: Most examples in flight at once; None for all.
+      command: What makes the report again, for the last section.
+
+    Returns:
+      `Document`; ``gradtap.report.write`` makes a page of it, and a notebook shows it.
+
+    Raises:
+      ArgumentError: There is no such method, or there are too many examples.
+      GradtapError: One class for each cause; ``docs/errors`` has a page for each.
+
+    Example:
+      >>> import gradtap as gt, keras, numpy as np
+      >>> convs = [keras.layers.Conv2D(4, 3, name=name) for name in ["conv1", "conv2"]]
+      >>> model = keras.Sequential([keras.Input((16, 16, 3)), *convs, keras.layers.GlobalAveragePooling2D()])
+      >>> images = np.random.default_rng(0).random((2, 16, 16, 3))
+      >>> gt.report.collect(model, images, at=["conv1", "conv2"], methods=["grad_cam"])
+      Document('Sequential', 2 examples, 2 taps, 1 methods)
+    """
+    known = set(attribution.__all__) - _NO_METHODS
+    unknown = [name for name in methods if name not in known]
+    if unknown:
+        raise errors.ArgumentError(
+            f"there is no method {unknown[0]!r}.",
+            [("nearest", errors.nearest(unknown[0], sorted(known)) or "none"), ("there are", ", ".join(sorted(known)))],
+            "name some of gradtap.attribution",
+        )
+    trace = as_trace(model)
+    found = gradients(trace, inputs, target=target, at=at, batch_size=batch_size)
+    count = int(found.target.shape[0])
+    if not 0 < count <= _MOST_EXAMPLES:
+        raise errors.ArgumentError(
+            f"a report is about 1 to {_MOST_EXAMPLES} examples, not {count}.",
+            [],
+            ["give some of them", "gradtap.dataset.run works through whole data sets"],
+        )
+    addresses = list(found)
+    side = _side(count * len(addresses) * (2 + len(methods)))
+    attributions: dict[str, dict[str, Array]] = {}
+    errors_of: dict[str, dict[str, Array]] = {}
+    left_out: dict[str, str] = {}
+    for name in tracked(methods, len(methods), "methods"):
+        made, missed, reasons = _attributed(trace, inputs, name, addresses, target, batch_size)
+        attributions[name], errors_of[name] = made, missed
+        left_out |= reasons
+    measured = flow.measure(trace, inputs, target=target, at=addresses, batch_size=batch_size)
+    shown = _pictures(inputs, pictures, count)
+    classes = _predictions(found.outputs, class_names)
+    examples = []
+    for n in range(count):
+        looks = {
+            address: _looks(
+                address,
+                found.activations[address][n],
+                found[address][n],
+                {m: attributions[m][address][n] for m in methods if address in attributions[m]},
+                side,
+            )
+            for address in addresses
+        }
+        errors_here = {m: {a: float(delta[n]) for a, delta in errors_of[m].items()} for m in methods if errors_of[m]}
+        name = names[n] if names is not None else f"example {n}"
+        examples.append(
+            Example(name, shown[n], classes[n], _in_words(target), float(found.target[n]), looks, errors_here)
+        )
+    kind, own = type(trace.model).__name__, getattr(trace.model, "name", None)
+    described = f"{kind} {own}" if isinstance(own, str) else kind
+    return Document(
+        title or kind,
+        described,
+        _rows(trace, inputs, set(addresses)),
+        [
+            TapNumbers(r.address, r.layer, r.shape, r.activation_norm, r.gradient_norm, r.zeros, r.dead)
+            for r in measured.rows
+        ],
+        list(methods),
+        examples,
+        [(f.kind, f.tap, f.evidence, f.remedy) for f in measured.findings],
+        {**found.skipped, **left_out},
+        _made(at, methods, target, command),
+    )
+
+
+def _attributed(
+    trace: Any, inputs: Structure, name: str, addresses: Sequence[str], target: Any, batch_size: int | None
+) -> tuple[dict[str, Array], dict[str, Array], dict[str, str]]:
+    """Attributions by address, completeness errors by address, and reasons where there are none."""
+    method = getattr(attribution, name)
+    made: dict[str, Array] = {}
+    missed: dict[str, Array] = {}
+    reasons: dict[str, str] = {}
+
+    def run(where: list[str]) -> None:
+        found = method(trace, inputs, target=target, at=where, batch_size=batch_size)
+        deltas = getattr(found, "delta", None)
+        for address in where:
+            made[address] = np.asarray(found[address])
+            if deltas is not None:
+                missed[address] = np.asarray(deltas[address] if isinstance(deltas, Mapping) else deltas)
+
+    try:
+        run(list(addresses))
+    except (errors.GradtapError, TypeError):
+        for address in addresses:
+            try:
+                run([address])
+            except errors.GradtapError as error:
+                reasons[f"{name} at {address}"] = error.headline
+            except TypeError as error:
+                reasons[f"{name} at {address}"] = str(error)
+    return made, missed, reasons
+
+
+def _side(maps: int) -> int:
+    """The longest side of a map."""
+    low, high = _SIDES
+    return max(low, min(high, int(sqrt(_NUMBERS / max(maps, 1)))))
+
+
+def _looks(address: str, activation: Any, gradient: Any, attributions: Mapping[str, Any], side: int) -> Look:
+    """One example at one layer."""
+    like = np.ndim(activation)
+    heads = address.rpartition(":")[2].partition(".")[0] == "attention"
+
+    def laid(values: Any, over: Callable[..., Any]) -> Map:
+        array = np.asarray(values, np.float64)
+        if array.ndim == like > 1:  # it has channels, or heads
+            array = over(array, 0 if heads else -1)
+        flat = array.reshape(1, -1) if array.ndim < 2 else array.reshape(array.shape[0], -1)
+        small = _smaller(_smaller(flat, side, 0), side if len(flat) > 1 else side * side, 1)
+        return Map(small.astype(np.float32), (flat.shape[0], flat.shape[1]))
+
+    made = {name: laid(values, np.sum) for name, values in attributions.items()}
+    return Look(laid(activation, np.mean), laid(gradient, np.sum), made)
+
+
+def _smaller(values: Array, side: int, axis: int) -> Array:
+    """Means over runs of equal length, so that at most so many are left."""
+    size = values.shape[axis]
+    if size <= side:
+        return values
+    starts = np.linspace(0, size, side + 1).astype(int)
+    sums = np.add.reduceat(values, starts[:-1], axis)
+    lengths = np.diff(starts).reshape((-1, 1) if axis == 0 else (1, -1))
+    return np.asarray(sums / lengths)
+
+
+def _pictures(inputs: Structure, pictures: Sequence[Array] | None, count: int) -> list[Array | None]:
+    given: Any = pictures
+    if given is None:
+        array = np.asarray(inputs) if hasattr(inputs, "shape") else None
+        given = array if array is not None and array.ndim == 4 and array.shape[-1] in (1, 3, 4) else None
+    if given is None:
+        return [None] * count
+    if len(given) != count:
+        raise errors.ArgumentError(
+            f"there are {count} examples but {len(given)} pictures.", [], "one picture for each example"
+        )
+    return [(as_picture(np.asarray(picture)) * 255).round().astype(np.uint8) for picture in given]
+
+
+def _predictions(outputs: Any, class_names: Sequence[str] | None) -> list[list[tuple[str, float]]]:
+    array = np.asarray(outputs) if hasattr(outputs, "shape") else None
+    if array is None or array.ndim != 2 or array.shape[1] < 2:
+        return [[] for _ in range(len(array) if array is not None and array.ndim else _MOST_EXAMPLES)]
+    order = np.argsort(-array, 1, kind="stable")[:, :_LIKELIEST]
+    names = list(class_names or ())
+    names += [f"class {k}" for k in range(len(names), array.shape[1])]
+    return [[(str(names[k]), float(row[k])) for k in best] for row, best in zip(array, order, strict=True)]
+
+
+def _rows(trace: Any, inputs: Structure, tapped: set[str]) -> list[Row]:
+    listed = [e for e in taps(trace, inputs) if e.tap.face == "output" or e.address in tapped or not e.tap.path]
+    rows = [Row(e.address, e.layer, e.shape, e.parameters, e.tap.path.count("/"), e.address in tapped) for e in listed]
+    return rows + [Row(address, "", None, 0, 0, True) for address in sorted(tapped - {row.address for row in rows})]
+
+
+def _in_words(target: Any) -> str:
+    return "the predicted class" if isinstance(target, str) and target == "predicted" else repr(target)
+
+
+def _made(at: Any, methods: Sequence[str], target: Any, command: str | None) -> dict[str, str]:
+    def release(package: str) -> str:
+        try:
+            return version(package)
+        except Exception:  # tensorflow-cpu goes by another name
+            return "?"
+
+    import tensorflow as tf
+
+    made = {
+        "gradtap": __version__,
+        "TensorFlow": tf.__version__,
+        "Keras": release("keras"),
+        "Python": platform.python_version(),
+        "at": str(at),
+        "methods": ", ".join(methods),
+        "target": str(target),
+    }
+    lines = f'gt.report.write(model, inputs, "report.html", at={at!r}, methods={list(methods)!r}, target={target!r})'
+    return made | {"again": command or lines}
