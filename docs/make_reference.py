@@ -43,6 +43,7 @@ RETURNED = {
     "EffectiveField": "gradtap.receptive.results",
     "StrongestPatches": "gradtap.receptive.results",
     "Patch": "gradtap.receptive.results",
+    "Document": "gradtap.report.document",
     "TapList": "gradtap.listing",
     "TapEntry": "gradtap.listing",
     "Trace": "gradtap.graph.model_files",
