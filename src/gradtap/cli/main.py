@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from gradtap.cli.app_command import app
 from gradtap.cli.demo_command import demo
 from gradtap.cli.explain_command import explain
 from gradtap.cli.flow_command import flow
@@ -27,6 +28,7 @@ cli.add_command(taps)
 cli.add_command(gradients)
 cli.add_command(flow)
 cli.add_command(report)
+cli.add_command(app)
 cli.add_command(demo)
 cli.add_command(explain)
 

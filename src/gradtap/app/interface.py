@@ -1,0 +1,239 @@
+"""The explorer's page, made with Gradio; every event asks the explorer and shows what it says, or why it cannot."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gradtap import errors
+from gradtap.app.explorer import METHODS, SLOW, Explorer, Shown, read_class
+from gradtap.errors import MissingExtraError
+
+_STYLE = """
+#layers { max-height: 32rem; overflow-y: auto; }
+#layers label { font: 12px ui-monospace, monospace; padding: 2px 6px; white-space: pre; width: 100%; }
+#layers .wrap { gap: 1px; flex-direction: column; flex-wrap: nowrap; }
+"""
+#: Uploads beyond this are refused before they are read.
+MOST_BYTES = "20mb"
+
+
+def interface(explorer: Explorer) -> Any:
+    """The page as Gradio's blocks.
+
+    Args:
+      explorer: What is shown.
+
+    Raises:
+      MissingExtraError: Gradio is not installed.
+    """
+    gradio = _gradio()
+    models = list(explorer.models)
+    layers = explorer.layers(models[0])
+    start = layers[-1][1] if layers else None
+    with gradio.Blocks(title=f"gradtap: {models[0]}", analytics_enabled=False) as blocks:
+        own = gradio.State([])
+        chosen = gradio.State(0)
+        gradio.Markdown(f"# {', '.join(models)}\nPick an image, click a layer, choose a method.")
+        with gradio.Row():
+            with gradio.Column(scale=1, min_width=280):
+                gallery = gradio.Gallery(
+                    [(example.picture, example.name) for example in explorer.examples],
+                    label="Images",
+                    columns=3,
+                    height=220,
+                    allow_preview=False,
+                    interactive=False,
+                    elem_id="images",
+                )
+                upload = gradio.UploadButton("Add an image", file_types=["image"], elem_id="upload")
+                said = gradio.Markdown(elem_id="said")
+                where = gradio.Radio(layers, value=start, label="Layers", elem_id="layers")
+            with gradio.Column(scale=3):
+                with gradio.Row():
+                    sides = [_side(gradio, explorer, name, models, first=i == 0) for i, name in enumerate("AB")]
+                with gradio.Accordion("Take it with you", open=False):
+                    lines = gradio.Code(language="python", label="The same in Python", elem_id="lines")
+                    report = gradio.DownloadButton("Write a report", elem_id="report")
+        known: list[Any] = [own, chosen, where]
+        for side in sides:
+            gradio.on(
+                [blocks.load, chosen.change, where.change, *(part.change for part in side.asked)],
+                partial(_show, explorer),
+                [*known, *side.asked],
+                [side.image, side.words],
+                show_progress="minimal",
+                concurrency_limit=4,
+            )
+        gradio.on(
+            [blocks.load, chosen.change, where.change, *(part.change for part in sides[0].asked)],
+            partial(_lines, explorer),
+            [*known, *sides[0].asked],
+            [lines, said],
+        )
+        # Gradio hands over the event where the annotation asks for it, and reads annotations as they are.
+        _picked.__annotations__["event"] = gradio.SelectData
+        gallery.select(_picked, None, chosen)
+        upload.upload(partial(_added, explorer), [upload, own], [own, gallery, chosen, said])
+        report.click(partial(_report, explorer), [*known, *sides[0].asked], report)
+    return blocks
+
+
+class _Side:
+    """One of the two maps beside each other.
+
+    Args:
+      asked: What is chosen for it: the model, the method, the target, the channel.
+      image: Where the map is shown.
+      words: What is told of it.
+    """
+
+    def __init__(self, asked: list[Any], image: Any, words: Any) -> None:
+        self.asked = asked
+        self.image = image
+        self.words = words
+
+
+def _side(gradio: Any, explorer: Explorer, name: str, models: list[str], *, first: bool) -> _Side:
+    methods = [*METHODS, *((f"{method} (takes seconds)", method) for method in SLOW)]
+    with gradio.Column(min_width=260):
+        model = gradio.Dropdown(
+            models,
+            value=models[0 if first else -1],
+            label=f"Model {name}",
+            visible=len(models) > 1,
+            elem_id=f"model{name}",
+        )
+        method = gradio.Dropdown(
+            methods,
+            value="grad_cam" if first else "activation_x_gradient",
+            label=f"Method {name}",
+            elem_id=f"method{name}",
+        )
+        target = gradio.Dropdown(
+            _targets(explorer, models[0]),
+            value="predicted",
+            label="Target: predicted, or the number of a class",
+            allow_custom_value=True,
+            elem_id=f"target{name}",
+        )
+        channel = gradio.Textbox(label="Channel (empty: all)", elem_id=f"channel{name}", max_lines=1)
+        image = gradio.Image(label=f"Map {name}", interactive=False, elem_id=f"map{name}", format="png")
+        words = gradio.Markdown(elem_id=f"words{name}")
+    return _Side([model, method, target, channel], image, words)
+
+
+def _targets(explorer: Explorer, model: str) -> list[str]:
+    """The likeliest classes of the examples, to choose from."""
+    found: dict[int, str] = {}
+    for example in explorer.examples[:8]:
+        found |= {k: name for k, name, _ in explorer.likeliest(model, example, 3)}
+    return ["predicted", *(f"{k} {name}" for k, name in sorted(found.items()))]
+
+
+def _example(explorer: Explorer, own: list[Shown], chosen: int) -> Shown:
+    all_of_them = [*explorer.examples, *own]
+    if not all_of_them:
+        raise errors.ArgumentError("there is no image yet.", [], "add one")
+    return all_of_them[min(chosen, len(all_of_them) - 1)]
+
+
+def _read_channel(text: str) -> int | None:
+    word = str(text or "").strip()
+    if not word:
+        return None
+    if not word.isdigit():
+        raise errors.ArgumentError(f"{text!r} is no channel.", [], "a number from 0 on, or nothing")
+    return int(word)
+
+
+def _told(act: Callable[[], Any]) -> tuple[Any, str]:
+    """What comes of something, or what is wrong, as a message and not as a dead page."""
+    try:
+        return act(), ""
+    except errors.GradtapError as error:
+        return None, f"**{error.headline}** {'; '.join(error.do)}"
+
+
+def _show(
+    explorer: Explorer, own: list[Shown], chosen: int, at: str, model: str, method: str, target: str, channel: str
+) -> tuple[Any, str]:
+    def act() -> Any:
+        example = _example(explorer, own, chosen)
+        view = explorer.view(model, example, at, method, read_class(target), _read_channel(channel))
+        best = ", ".join(f"{name} {score:.3g}" for _, name, score in explorer.likeliest(model, example, 3))
+        return view, best
+
+    found, wrong = _told(act)
+    if found is None:
+        return None, wrong
+    view, best = found
+    return view.image, f"{view.words}; {view.seconds:.2f} s" + (f"\n\n{best}" if best else "")
+
+
+def _lines(
+    explorer: Explorer, own: list[Shown], chosen: int, at: str, model: str, method: str, target: str, channel: str
+) -> tuple[Any, str]:
+    def act() -> str:
+        example = _example(explorer, own, chosen)
+        return explorer.lines(example, at, method, read_class(target), _read_channel(channel))
+
+    found, wrong = _told(act)
+    return found or "", wrong
+
+
+def _picked(event: Any) -> int:
+    return int(event.index)
+
+
+def _added(explorer: Explorer, path: str, own: list[Shown]) -> tuple[Any, ...]:
+    found, wrong = _told(lambda: explorer.read(Path(path)))
+    gradio = _gradio()
+    if found is None:
+        return own, gradio.skip(), gradio.skip(), wrong
+    own = [*own, found]
+    shown = [(example.picture, example.name) for example in [*explorer.examples, *own]]
+    return own, shown, len(shown) - 1, ""
+
+
+def _report(
+    explorer: Explorer, own: list[Shown], chosen: int, at: str, model: str, method: str, target: str, channel: str
+) -> str:
+    example = _example(explorer, own, chosen)
+    folder = Path(tempfile.mkdtemp(prefix="gradtap-"))
+    return str(explorer.report(model, example, at, method, read_class(target), folder / "report.html"))
+
+
+def serve(explorer: Explorer, *, port: int | None = None, open_browser: bool = False) -> None:
+    """Serve the page on this machine alone until it is interrupted.
+
+    Args:
+      explorer: What is shown.
+      port: On which port; None for the first free one.
+      open_browser: Whether to open it in a browser.
+    """
+    interface(explorer).launch(
+        server_name="127.0.0.1",
+        server_port=port,
+        inbrowser=open_browser,
+        share=False,
+        max_file_size=MOST_BYTES,
+        css=_STYLE,
+        show_error=True,
+        footer_links=[],
+    )
+
+
+def _gradio() -> Any:
+    # Both are read when Gradio is imported: it would report its use, and look for newer versions.
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        import gradio
+    except ImportError:
+        raise MissingExtraError.of("app", "the explorer") from None
+    return gradio
