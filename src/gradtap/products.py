@@ -170,7 +170,7 @@ class _Jvp(BetweenTaps):
         places, of = resolve(graph, self.at), self.differentiated(graph)
         with surgery.inside(graph.graph):
             fed = [placeholder_like(place.tensor) for place in places]
-        cotangents, score = _free_cotangents(graph, [of])
+        cotangents, score = _free_cotangents(graph, [of.tensor])
         kept, slopes, _ = slopes_at(graph, places, score, f"`{of.key}`", settings.unconnected, "of")
         tangents = [fed[places.index(place)] for place in kept]
         products = _forward(graph, slopes, tangents, cotangents)
@@ -180,9 +180,9 @@ class _Jvp(BetweenTaps):
 
 
 def tangents_through(
-    graph: ForwardGraph, at: Sequence[Place], tangents: Sequence[Tensor], of: Sequence[Place]
+    graph: ForwardGraph, at: Sequence[Place], tangents: Sequence[Tensor], of: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Add to a graph how several taps change with a change at others; zeros where they do not depend on them.
+    """Add to a graph how several tensors change with a change at taps; zeros where they do not depend on them.
 
     Args:
       graph: The forward graph.
@@ -197,11 +197,11 @@ def tangents_through(
     return _forward(graph, slopes, along, cotangents)
 
 
-def _free_cotangents(graph: ForwardGraph, of: Sequence[Place]) -> tuple[list[Tensor], Tensor]:
-    """A cotangent for each tap, and the sum of the products; it is linear in them, their values are of no account."""
+def _free_cotangents(graph: ForwardGraph, of: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """A cotangent for each tensor, and the sum of the products: linear in them, their values are of no account."""
     with surgery.inside(graph.graph):
-        free = [tf.compat.v1.placeholder_with_default(tf.zeros_like(p.tensor), p.tensor.shape) for p in of]
-        return free, tf.add_n([tf.reduce_sum(widen(p.tensor * c)) for p, c in zip(of, free, strict=True)])
+        free = [tf.compat.v1.placeholder_with_default(tf.zeros_like(tensor), tensor.shape) for tensor in of]
+        return free, tf.add_n([tf.reduce_sum(widen(tensor * c)) for tensor, c in zip(of, free, strict=True)])
 
 
 def _forward(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from gradtap import errors
@@ -13,7 +14,7 @@ from gradtap.asking import Settings, Unconnected, address_key, addresses, ask, w
 from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery
 from gradtap.graph.keeping import Trace
-from gradtap.graph.resolve import resolve
+from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, assemble
 from gradtap.results import TapValues
@@ -76,6 +77,8 @@ def hvp(
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
     program, parts = ask(model, inputs, _Hvp(as_target(target), at, vectors), settings)
+    if checks and not _are_zero(tf.nest.flatten(vectors)):
+        warn_of_zeros(program.places, parts["products"], together=True)
     return TapValues.at(program.places, parts["products"])
 
 
@@ -118,12 +121,13 @@ class _Hvp:
         return program
 
 
-def differentiate_again(score: Tensor, tensors: Sequence[Tensor]) -> list[Tensor | None]:
+def differentiate_again(score: Tensor, tensors: Sequence[Tensor], *, apart: bool = False) -> list[Tensor | None]:
     """Differentiate what holds first derivatives.
 
     Args:
       score: What is differentiated; a product of gradients.
       tensors: With respect to what.
+      apart: Whether each is a variable of its own, though one may depend on another.
 
     Returns:
       A tensor for each of ``tensors``, or None where no gradient arrives.
@@ -132,7 +136,7 @@ def differentiate_again(score: Tensor, tensors: Sequence[Tensor]) -> list[Tensor
       NonDifferentiableError: TensorFlow knows no derivative of one of the gradients.
     """
     try:
-        return surgery.differentiate(score, tensors, order=2)
+        return surgery.differentiate(score, tensors, order=2, apart=apart)
     except LookupError as error:
         kind = re.search(r"op type: (\w+)", str(error))
         raise errors.NonDifferentiableError(
@@ -140,3 +144,30 @@ def differentiate_again(score: Tensor, tensors: Sequence[Tensor]) -> list[Tensor
             [("why", f"TensorFlow knows no derivative of {kind[1] if kind else 'the gradient of an op'}")],
             ["tap a layer after it", "differences of gt.gradients at gt.patch-ed activations"],
         ) from error
+
+
+def warn_of_zeros(places: Sequence[Place], values: Sequence[Tensor], *, together: bool = False) -> None:
+    """Warn where second derivatives are all zero, and say why that is and what bends.
+
+    Args:
+      places: The taps.
+      values: What was found at each; nothing is said of tensors without values.
+      together: Whether they are one result, which is zero where all of it is.
+    """
+    zero = [_are_zero([value]) for value in values]
+    key = next((place.key for place, none in zip(places, zero, strict=True) if none), None)
+    if key is not None and (all(zero) or not together):
+        errors.warn(
+            errors.NoCurvatureWarning(
+                f"the second derivatives at `{key}` are all zero: from there to the target all is linear, or "
+                "linear in pieces as a ReLU is. A log-probability (gt.targets.loss) or a smooth activation bends."
+            )
+        )
+
+
+def _are_zero(values: Sequence[Any]) -> bool:
+    """Whether there are numbers, and each of them is zero."""
+    if any(isinstance(value, tf.Tensor) and not hasattr(value, "numpy") for value in values):
+        return False
+    arrays = [np.asarray(value) for value in values]
+    return any(array.size for array in arrays) and not any(np.any(array) for array in arrays)
