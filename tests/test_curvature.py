@@ -118,6 +118,6 @@ def test_mistakes(monkeypatch):
             curvature.hessian(model, x, target=0, at="tap", units=wrong)
     with pytest.raises(errors.ArgumentError, match="samples"):
         curvature.trace_estimate(model, x, target=0, at="tap", samples=1)
-    monkeypatch.setattr("gradtap.curvature.free_memory", lambda: 100)
+    monkeypatch.setattr("gradtap.curvature.matrices.free_memory", lambda: 100)
     with pytest.raises(errors.MemoryBudgetError, match="hessian_diagonal"):
         curvature.hessian(model, x, target=0, at="tap")

@@ -19,7 +19,7 @@ from gradtap.program import Program, assemble
 from gradtap.results import TapValues
 from gradtap.second_order import differentiate_again
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
-from gradtap.vectors import one_place, placeholder_like, vectors_for
+from gradtap.vectors import for_each_example, one_place, placeholder_like, vectors_for
 
 
 @surgery.unconverted
@@ -172,7 +172,8 @@ class _Jvp(BetweenTaps):
             fed = [placeholder_like(place.tensor) for place in places]
         cotangents, score = _free_cotangents(graph, [of.tensor])
         kept, slopes, _ = slopes_at(graph, places, score, f"`{of.key}`", settings.unconnected, "of")
-        tangents = [fed[places.index(place)] for place in kept]
+        with surgery.inside(graph.graph):
+            tangents = [for_each_example(fed[places.index(place)], place.tensor) for place in kept]
         products = _forward(graph, slopes, tangents, cotangents)
         watch = watched(graph, kept) if settings.checks else None
         feeds = [*graph.all_feeds, *fed]
@@ -208,10 +209,7 @@ def _forward(
     graph: ForwardGraph, slopes: Sequence[Tensor], tangents: Sequence[Tensor], cotangents: Sequence[Tensor]
 ) -> list[Tensor]:
     """Jacobian-vector products: what multiplies the cotangents in the product of slopes and tangents."""
-    with surgery.inside(graph.graph):
-        if not slopes:
-            return [tf.zeros_like(c) for c in cotangents]
-        change = tf.add_n([widen(tf.reduce_sum(s * v)) for s, v in zip(slopes, tangents, strict=True)])
-    products = differentiate_again(change, cotangents)
+    none: list[Tensor | None] = [None] * len(cotangents)
+    products = differentiate_again(slopes, cotangents, along=tangents) if slopes else none
     with surgery.inside(graph.graph):
         return [tf.zeros_like(c) if p is None else p for c, p in zip(cotangents, products, strict=True)]

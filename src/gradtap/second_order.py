@@ -20,7 +20,7 @@ from gradtap.program import Program, assemble
 from gradtap.results import TapValues
 from gradtap.targets import Target, as_target
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
-from gradtap.vectors import placeholder_like, vectors_for
+from gradtap.vectors import for_each_example, placeholder_like, vectors_for
 
 
 @surgery.unconverted
@@ -101,10 +101,9 @@ class _Hvp:
             score = self.target.build(graph)
             fed = [placeholder_like(place.tensor) for place in places]
         kept, slopes, _ = slopes_at(graph, places, score.value, repr(self.target), settings.unconnected)
-        vectors = [fed[places.index(place)] for place in kept]
         with surgery.inside(graph.graph):
-            along = tf.add_n([tf.reduce_sum(s * v) for s, v in zip(slopes, vectors, strict=True)])
-        products = differentiate_again(along, [place.variable for place in kept])
+            vectors = [for_each_example(fed[places.index(place)], place.tensor) for place in kept]
+        products = differentiate_again(slopes, [place.variable for place in kept], along=vectors)
         with surgery.inside(graph.graph):
             # No path means that the slope does not depend on the activations: an exact zero.
             exact = [tf.zeros_like(p.tensor) if h is None else h for p, h in zip(kept, products, strict=True)]
@@ -121,12 +120,15 @@ class _Hvp:
         return program
 
 
-def differentiate_again(score: Tensor, tensors: Sequence[Tensor], *, apart: bool = False) -> list[Tensor | None]:
-    """Differentiate what holds first derivatives.
+def differentiate_again(
+    slopes: Sequence[Tensor], tensors: Sequence[Tensor], *, along: Sequence[Tensor], apart: bool = False
+) -> list[Tensor | None]:
+    """Differentiate the sum of the products of first derivatives with vectors.
 
     Args:
-      score: What is differentiated; a product of gradients.
+      slopes: The first derivatives.
       tensors: With respect to what.
+      along: A vector for each slope; it is held, whatever it depends on.
       apart: Whether each is a variable of its own, though one may depend on another.
 
     Returns:
@@ -136,7 +138,7 @@ def differentiate_again(score: Tensor, tensors: Sequence[Tensor], *, apart: bool
       NonDifferentiableError: TensorFlow knows no derivative of one of the gradients.
     """
     try:
-        return surgery.differentiate(score, tensors, order=2, apart=apart)
+        return surgery.differentiate(list(slopes), tensors, along=list(along), order=2, apart=apart)
     except LookupError as error:
         kind = re.search(r"op type: (\w+)", str(error))
         raise errors.NonDifferentiableError(
@@ -159,8 +161,8 @@ def warn_of_zeros(places: Sequence[Place], values: Sequence[Tensor], *, together
     if key is not None and (all(zero) or not together):
         errors.warn(
             errors.NoCurvatureWarning(
-                f"the second derivatives at `{key}` are all zero: from there to the target all is linear, or "
-                "linear in pieces as a ReLU is. A log-probability (gt.targets.loss) or a smooth activation bends."
+                f"the second derivatives at `{key}` are all zero: from there to the target all is linear, linear in "
+                "pieces as a ReLU is, or held. A log-probability (gt.targets.loss) or a smooth activation bends."
             )
         )
 

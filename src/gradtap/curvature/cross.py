@@ -22,7 +22,7 @@ from gradtap.staged.slope_legs import leg_with
 from gradtap.staged.stages import Legs, Stage, Staged, refuse_states
 from gradtap.targets import Target, as_target
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
-from gradtap.vectors import one_place, placeholder_like, vectors_for
+from gradtap.vectors import for_each_example, one_place, placeholder_like, vectors_for
 
 
 @surgery.unconverted
@@ -108,7 +108,9 @@ class _CrossHvp:
         name = repr(self.target)
         [_], [slope], _ = slopes_at(graph, [along], score.value, name, settings.unconnected)
         kept, _, _ = slopes_at(graph, places, score.value, name, settings.unconnected)
-        found = bent_along(graph, slope, fed, kept)
+        with surgery.inside(graph.graph):
+            vector = for_each_example(fed, along.tensor)
+        found = bent_along(graph, slope, vector, kept)
         program = assemble(
             graph,
             [*graph.all_feeds, *score.feeds, fed],

@@ -13,7 +13,7 @@ from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery, walking
 from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place, resolve
-from gradtap.graph.scores import pre_squash, widen
+from gradtap.graph.scores import pre_squash
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.products import tangents_through
 from gradtap.program import Program, assemble
@@ -21,7 +21,7 @@ from gradtap.results import TapValues
 from gradtap.second_order import differentiate_again
 from gradtap.targets import Target, as_target
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
-from gradtap.vectors import placeholder_like, vectors_for
+from gradtap.vectors import for_each_example, placeholder_like, vectors_for
 
 
 @surgery.unconverted
@@ -110,7 +110,9 @@ class _GaussNewton:
             fed = [placeholder_like(place.tensor) for place in places]
         kept, _, _ = slopes_at(graph, places, score.value, repr(self.target), settings.unconnected)
         inner = inner_tensors(graph, score.value, kept, self.of)
-        products = gauss_newton_products(graph, score.value, inner, kept, [fed[places.index(place)] for place in kept])
+        with surgery.inside(graph.graph):
+            vectors = [for_each_example(fed[places.index(place)], place.tensor) for place in kept]
+        products = gauss_newton_products(graph, score.value, inner, kept, vectors)
         program = assemble(
             graph,
             [*graph.all_feeds, *score.feeds, *fed],
@@ -175,15 +177,10 @@ def gauss_newton_products(
     """
     flow = tangents_through(graph, places, vectors, inner)
     slopes = surgery.differentiate(score, inner, apart=True)
-    with surgery.inside(graph.graph):
-        # What flows in is held: it depends on the activations as well, and only the outer part is bent.
-        pairs = [(s, tf.stop_gradient(t)) for s, t in zip(slopes, flow, strict=True) if s is not None]
-        along = tf.add_n([tf.reduce_sum(widen(s * t)) for s, t in pairs])
-    bent = differentiate_again(along, inner, apart=True)
-    with surgery.inside(graph.graph):
-        back = [(z, tf.stop_gradient(h)) for z, h in zip(inner, bent, strict=True) if h is not None]
-        held = tf.add_n([tf.reduce_sum(widen(z * h)) for z, h in back]) if back else None
+    bent = differentiate_again(slopes, inner, along=flow, apart=True)
+    back = [(z, h) for z, h in zip(inner, bent, strict=True) if h is not None]
     variables = [place.variable for place in places]
-    products = [None] * len(places) if held is None else surgery.differentiate(held, variables)
+    outer, held = [z for z, _ in back], [h for _, h in back]
+    products = surgery.differentiate(outer, variables, along=held) if back else [None] * len(places)
     with surgery.inside(graph.graph):
         return [tf.zeros_like(v) if p is None else p for p, v in zip(products, vectors, strict=True)]

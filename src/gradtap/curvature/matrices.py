@@ -93,9 +93,7 @@ def _legs(graph: ForwardGraph, settings: Settings, target: Target, at: Any, matr
 
 def bent_along(graph: ForwardGraph, slope: Tensor, vector: Tensor, places: Sequence[Place]) -> list[Tensor]:
     """The derivatives at places of the product of a slope, there or elsewhere, with a vector."""
-    with surgery.inside(graph.graph):
-        along = tf.reduce_sum(slope * vector)
-    found = differentiate_again(along, [place.variable for place in places])
+    found = differentiate_again([slope], [place.variable for place in places], along=[vector])
     with surgery.inside(graph.graph):
         # No path means that the slope does not depend on the activations: an exact zero.
         return [tf.zeros_like(p.tensor) if h is None else h for p, h in zip(places, found, strict=True)]

@@ -1,0 +1,74 @@
+"""Tensors of the same shape as others that cost more: where only the shape is read, the cheaper one will do.
+
+The rules of gradients read the shapes of what they are given, to undo broadcasting. In a second derivative that is a
+first derivative, whose values are often not needed at all: those of a network of ReLUs are not. With a batch of any
+size the shape is not known before the run, and reading it from the tensor would have all of it computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradtap.types import Operation, Tensor
+
+#: Ops that read the shapes of all their inputs, and no values.
+_READERS = frozenset({"Shape", "ShapeN", "ZerosLike", "Size"})
+#: Ops whose result has the shape of each input, and the input that the forward pass has made.
+_BESIDE_ACTIVATIONS = {
+    "EluGrad": 1,
+    "LeakyReluGrad": 1,
+    "MaxPoolGrad": 0,
+    "Relu6Grad": 1,
+    "ReluGrad": 1,
+    "SeluGrad": 1,
+    "SigmoidGrad": 0,
+    "SoftplusGrad": 1,
+    "SoftsignGrad": 1,
+    "TanhGrad": 0,
+}
+#: Ops that hand the shape of an input on.
+_ALIKE = frozenset({"AddN", "Identity", "Neg"})
+#: Ops that are told the shape of their result, and by which input.
+_TOLD = {"AvgPoolGrad": 0, "BroadcastTo": 1, "Conv2DBackpropInput": 0, "Fill": 0, "Reshape": 1}
+#: Ops that broadcast.
+_BROADCASTING = frozenset({"AddV2", "Mul", "RealDiv", "Sub"})
+
+
+def of_inputs(op: Operation) -> Iterator[tuple[int, Tensor]]:
+    """The inputs of an op that it only reads the shapes of, by position, each as another tensor of that shape."""
+    if op.type in _READERS:
+        for position, tensor in enumerate(op.inputs):
+            twin = _twin(tensor)
+            if twin is not tensor and twin.dtype == tensor.dtype:
+                yield position, twin
+
+
+def _twin(tensor: Tensor) -> Tensor:
+    """The first tensor of the same shape on the way back through gradients; the tensor itself where none is known."""
+    while (before := _before(tensor)) is not None:
+        tensor = before
+    return tensor
+
+
+def _before(tensor: Tensor) -> Tensor | None:
+    op = tensor.op
+    if op.type in _BESIDE_ACTIVATIONS:
+        return op.inputs[_BESIDE_ACTIVATIONS[op.type]]
+    if op.type in _ALIKE:
+        return op.inputs[0]
+    if op.type in _TOLD:
+        told = op.inputs[_TOLD[op.type]]
+        return told.op.inputs[told.value_index] if told.op.type in ("Shape", "ShapeN") else None
+    if op.type in _BROADCASTING:
+        for wide, other in (op.inputs, reversed(op.inputs)):
+            if _fits_into(other, wide):
+                return wide
+    return None
+
+
+def _fits_into(tensor: Tensor, wide: Tensor) -> bool:
+    """Whether a tensor broadcasts to the shape of another, whatever the sizes that are not known."""
+    if None in (tensor.shape.rank, wide.shape.rank) or tensor.shape.rank > wide.shape.rank:
+        return False
+    sizes = zip(reversed(tensor.shape.as_list()), reversed(wide.shape.as_list()), strict=False)
+    return all(own == 1 or (own is not None and own == size) for own, size in sizes)
