@@ -22,6 +22,11 @@ from gradtap.targets import Target, as_target
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 from gradtap.vectors import for_each_example, placeholder_like, vectors_for
 
+_NOTHING_BENDS = (
+    "from there to the target all is linear, linear in pieces as a ReLU is, or held. A log-probability "
+    "(gt.targets.loss) or a smooth activation bends."
+)
+
 
 @surgery.unconverted
 def hvp(
@@ -77,7 +82,7 @@ def hvp(
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
     program, parts = ask(model, inputs, _Hvp(as_target(target), at, vectors), settings)
-    if checks and not _are_zero(tf.nest.flatten(vectors)):
+    if checks and not are_zero(tf.nest.flatten(vectors)):
         warn_of_zeros(program.places, parts["products"], together=True)
     return TapValues.at(program.places, parts["products"])
 
@@ -148,26 +153,24 @@ def differentiate_again(
         ) from error
 
 
-def warn_of_zeros(places: Sequence[Place], values: Sequence[Tensor], *, together: bool = False) -> None:
+def warn_of_zeros(
+    places: Sequence[Place], values: Sequence[Tensor], why: str = _NOTHING_BENDS, *, together: bool = False
+) -> None:
     """Warn where second derivatives are all zero, and say why that is and what bends.
 
     Args:
       places: The taps.
       values: What was found at each; nothing is said of tensors without values.
+      why: What makes them zero, and what would not.
       together: Whether they are one result, which is zero where all of it is.
     """
-    zero = [_are_zero([value]) for value in values]
+    zero = [are_zero([value]) for value in values]
     key = next((place.key for place, none in zip(places, zero, strict=True) if none), None)
     if key is not None and (all(zero) or not together):
-        errors.warn(
-            errors.NoCurvatureWarning(
-                f"the second derivatives at `{key}` are all zero: from there to the target all is linear, linear in "
-                "pieces as a ReLU is, or held. A log-probability (gt.targets.loss) or a smooth activation bends."
-            )
-        )
+        errors.warn(errors.NoCurvatureWarning(f"the second derivatives at `{key}` are all zero: {why}"))
 
 
-def _are_zero(values: Sequence[Any]) -> bool:
+def are_zero(values: Sequence[Any]) -> bool:
     """Whether there are numbers, and each of them is zero."""
     if any(isinstance(value, tf.Tensor) and not hasattr(value, "numpy") for value in values):
         return False

@@ -17,7 +17,7 @@ from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, assemble
 from gradtap.results import TapValues
-from gradtap.second_order import warn_of_zeros
+from gradtap.second_order import are_zero, warn_of_zeros
 from gradtap.staged.slope_legs import leg_with
 from gradtap.staged.stages import Legs, Stage, Staged, refuse_states
 from gradtap.targets import Target, as_target
@@ -81,7 +81,7 @@ def cross_hvp(
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
     program, parts = ask(model, inputs, _CrossHvp(as_target(target), at, along, vectors), settings)
-    if checks and np.any(vectors):
+    if checks and not are_zero([vectors]):
         warn_of_zeros(program.places, parts["products"], together=True)
     return TapValues.at(program.places, parts["products"])
 

@@ -18,7 +18,6 @@ from gradtap.curvature.joined import Product, Vector, run_together
 from gradtap.curvature.matrices import Matrix, block, check_size, measured, products, unit_count
 from gradtap.graph import surgery
 from gradtap.results import TapValues
-from gradtap.second_order import warn_of_zeros
 from gradtap.staged.progress import tracked
 from gradtap.staged.quadrature import check_count
 from gradtap.staged.stages import Stage
@@ -128,14 +127,13 @@ def top_eigenpairs(
     search = _Search(int(k), which, tolerance, int(restarts))
     settings = Settings(unconnected, batch_size, training, seed, checks)
     places, parts = measured(model, inputs, target, at, settings, search, 3, matrix=matrix)
-    if checks:
-        warn_of_zeros(places, parts[0])
-    return Eigenpairs(*(TapValues.at(places, part) for part in parts))
+    vectors, off, values = (TapValues.at(places, part) for part in parts)
+    return Eigenpairs(values, vectors, off)
 
 
 @dataclass(frozen=True)
 class _Search:
-    """What is looked for; called on a stage it returns eigenvalues, eigenvectors and residuals."""
+    """What is looked for; called on a stage it returns eigenvectors, residuals and eigenvalues."""
 
     k: int
     which: str
@@ -158,7 +156,7 @@ class _Search:
         kind = here.dtype if here.dtype == tf.float64 else tf.float32
         shaped = tf.reshape(tf.constant(vectors, kind), (-1, self.k, *here.shape[1:]))
         off = self._residuals(stage, values, vectors)
-        return [tf.constant(values, kind), shaped, tf.constant(off, kind)]
+        return [shaped, tf.constant(off, kind), tf.constant(values, kind)]
 
     def _of_whole(self, stage: Stage, size: int) -> tuple[Vector, Vector]:
         check_size(3 * size**2, stage.here[0], stage.leg.measured[0].key, "the whole matrix", [], ["a smaller k"])

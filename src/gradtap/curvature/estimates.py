@@ -13,7 +13,6 @@ from gradtap.graph import surgery
 from gradtap.graph.resolve import Place
 from gradtap.graph.scores import widen
 from gradtap.results import TapValues
-from gradtap.second_order import warn_of_zeros
 from gradtap.staged.noise import generator
 from gradtap.staged.quadrature import check_count
 from gradtap.staged.stages import Stage
@@ -102,16 +101,15 @@ def hessian_diagonal(
         here, key = stage.here[0], stage.leg.measured[0].key
         size = unit_count(here, key)
         if samples is None and size <= _FEW_UNITS:
-            exact = tf.reshape(tf.linalg.diag_part(block(stage, range(size))), tf.shape(here))
-            return [exact, tf.zeros_like(exact)]
+            found = block(stage, range(size))
+            exact = tf.reshape(tf.linalg.diag_part(found), tf.shape(here))
+            return [exact, tf.zeros_like(exact), found]
         count = samples or _SAMPLES
         terms = (v * p for v, p in _drawn(stage, count, base))
         return _mean_and_error(terms, count)
 
     settings = Settings(unconnected, batch_size, training, seed, checks)
-    places, (values, standard) = measured(model, inputs, target, at, settings, diagonal, 2, matrix=matrix)
-    if checks:
-        warn_of_zeros(places, values)
+    places, (values, standard, _) = measured(model, inputs, target, at, settings, diagonal, 3, matrix=matrix)
     return Estimates.at(places, values, standard_error=TapValues.at(places, standard))
 
 
@@ -169,9 +167,7 @@ def trace_estimate(
         return _mean_and_error(terms, samples)
 
     settings = Settings(unconnected, batch_size, training, seed, checks)
-    places, (values, standard) = measured(model, inputs, target, at, settings, trace, 2, matrix=matrix)
-    if checks:
-        warn_of_zeros(places, values)
+    places, (values, standard, _) = measured(model, inputs, target, at, settings, trace, 3, matrix=matrix)
     return Estimates.at(places, values, standard_error=TapValues.at(places, standard))
 
 
@@ -189,7 +185,7 @@ def _drawn(stage: Stage, count: int, base: int) -> Iterator[tuple[Tensor, Tensor
 
 
 def _mean_and_error(terms: Iterable[Tensor], count: int) -> list[Tensor]:
-    """The mean over all runs, and its standard error, kept up part by part."""
+    """The mean over all runs and its standard error, kept up part by part; then what is zero where all runs are."""
     seen, mean, spread = 0, 0.0, 0.0
     for part in terms:
         more = part.shape[0]
@@ -198,4 +194,5 @@ def _mean_and_error(terms: Iterable[Tensor], count: int) -> list[Tensor]:
         spread += tf.reduce_sum((part - own[None]) ** 2, 0) + moved**2 * (seen * more / (seen + more))
         mean += moved * (more / (seen + more))
         seen += more
-    return [mean, tf.sqrt(spread / (count - 1) / count)]
+    error = tf.sqrt(spread / (count - 1) / count)
+    return [mean, error, tf.abs(mean) + error]

@@ -18,10 +18,15 @@ from gradtap.graph.tracing import ForwardGraph
 from gradtap.products import tangents_through
 from gradtap.program import Program, assemble
 from gradtap.results import TapValues
-from gradtap.second_order import differentiate_again
+from gradtap.second_order import are_zero, differentiate_again, warn_of_zeros
 from gradtap.targets import Target, as_target
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 from gradtap.vectors import for_each_example, placeholder_like, vectors_for
+
+NOTHING_BENDS_OUTSIDE = (
+    "the target is linear, or linear in pieces, in what the Gauss-Newton matrix takes it as a function of: the outputs "
+    "before a final softmax, if nothing else was named. A logit is; a loss or a probability bends."
+)
 
 
 @surgery.unconverted
@@ -86,6 +91,8 @@ def gauss_newton(
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
     program, parts = ask(model, inputs, _GaussNewton(as_target(target), at, of, vectors), settings)
+    if checks and not are_zero(tf.nest.flatten(vectors)):
+        warn_of_zeros(program.places, parts["products"], NOTHING_BENDS_OUTSIDE, together=True)
     return TapValues.at(program.places, parts["products"])
 
 
@@ -153,7 +160,7 @@ def inner_tensors(graph: ForwardGraph, score: Tensor, places: Sequence[Place], o
         named = "the model's outputs, before a final softmax or sigmoid" if of is None else f"of={of!r}"
         raise errors.ArgumentError(
             f"the target is no function of {named} alone.",
-            [("why", f"it depends on `{around[0]}` by a way around them" if around else "it depends on none of them")],
+            [("why", f"it depends on `{around[0]}` by a way around them" if reached else "it depends on none of them")],
             ["of=... : addresses between the taps and the target, through which all of it goes", "gt.hvp, all of it"],
         )
     return reached

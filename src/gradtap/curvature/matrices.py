@@ -11,14 +11,14 @@ import tensorflow as tf
 from gradtap import errors
 from gradtap.asking import Settings, address_key, addresses, ask, check_choice
 from gradtap.batching import free_memory
-from gradtap.curvature.linearised import gauss_newton_products, inner_tensors
+from gradtap.curvature.linearised import NOTHING_BENDS_OUTSIDE, gauss_newton_products, inner_tensors
 from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery
 from gradtap.graph.coupling import couples_examples
 from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import program_for
-from gradtap.second_order import differentiate_again
+from gradtap.second_order import differentiate_again, warn_of_zeros
 from gradtap.staged.slope_legs import leg_with
 from gradtap.staged.stages import Legs, Stage, Staged, refuse_states
 from gradtap.targets import Target, as_target
@@ -39,7 +39,7 @@ def measured(
     *,
     matrix: str = "hessian",
 ) -> tuple[list[Place], list[list[Tensor]]]:
-    """Measure something of the matrix at every tap, by its products with vectors.
+    """Measure something of the matrix at every tap, by its products with vectors; warn where there is nothing.
 
     Args:
       model: The model.
@@ -49,7 +49,7 @@ def measured(
       settings: The keywords of the call.
       measure: Given a stage, whose suffix takes activations and a vector for each, and returns the products; it
         returns tensors ``(batch, ...)``.
-      count: How many of them.
+      count: How many of them. Where the last is all zero, so is the matrix.
       matrix: Which matrix.
 
     Returns:
@@ -67,6 +67,9 @@ def measured(
 
     question = Staged(wanted, (matrix, address_key(at)), legs, work)
     program, parts = ask(model, inputs, question, settings)
+    if settings.checks:
+        why = [NOTHING_BENDS_OUTSIDE] if matrix == "gauss_newton" else []
+        warn_of_zeros(program.places, parts[f"part {count - 1}"], *why)
     return program.places, [parts[f"part {i}"] for i in range(count)]
 
 
