@@ -21,6 +21,8 @@ from gradtap.types import Address, Model, Structure, Tensor
 #: Up to so many units a diagonal is computed entry by entry where the caller does not say.
 _FEW_UNITS = 256
 _SAMPLES = 100
+#: One draw of an int32 gives the signs of so many runs.
+_BITS = 32
 
 
 class Estimates(TapValues):
@@ -177,9 +179,13 @@ def _drawn(stage: Stage, count: int, base: int) -> Iterator[tuple[Tensor, Tensor
     shape = tf.concat([[1], tf.shape(here)[1:]], 0)
 
     def signs(part: slice) -> Tensor:
-        runs = range(part.start, part.stop)
-        drawn = [tf.random.stateless_uniform(shape, [base, run], 0, 2, tf.int32) for run in runs]
-        return tf.cast(2 * tf.stack(drawn) - 1, here.dtype)
+        drawn = []
+        for word in range(part.start // _BITS, (part.stop - 1) // _BITS + 1):
+            bits = tf.random.stateless_uniform(shape, [base, word], None, None, tf.int32)
+            runs = range(max(part.start, word * _BITS), min(part.stop, (word + 1) * _BITS))
+            places = tf.reshape(tf.constant([run % _BITS for run in runs]), [-1, *[1] * here.shape.rank])
+            drawn.append(tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits[None], places), 1))
+        return tf.cast(2 * tf.concat(drawn, 0) - 1, here.dtype)
 
     return products(stage, signs, count)
 

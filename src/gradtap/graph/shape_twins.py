@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 from gradtap.types import Operation, Tensor
 
+#: Where `surgery.inside` adds ops.
+_SCOPE = "gradtap/"
 #: Ops that read the shapes of all their inputs, and no values.
 _READERS = frozenset({"Shape", "ShapeN", "ZerosLike", "Size"})
 #: Ops whose result has the shape of each input, and the input that the forward pass has made.
@@ -44,7 +46,10 @@ def of_inputs(op: Operation) -> Iterator[tuple[int, Tensor]]:
 
 
 def _twin(tensor: Tensor) -> Tensor:
-    """The first tensor of the same shape on the way back through gradients; the tensor itself where none is known."""
+    """A tensor of the same shape as far back as gradients go; the tensor itself where none is known.
+
+    No further: what a model's own ops were given may stand before a tap, where nothing is to be looked at.
+    """
     while (before := _before(tensor)) is not None:
         tensor = before
     return tensor
@@ -52,6 +57,8 @@ def _twin(tensor: Tensor) -> Tensor:
 
 def _before(tensor: Tensor) -> Tensor | None:
     op = tensor.op
+    if not op.name.startswith(_SCOPE):
+        return None
     if op.type in _BESIDE_ACTIVATIONS:
         return op.inputs[_BESIDE_ACTIVATIONS[op.type]]
     if op.type in _ALIKE:
