@@ -10,6 +10,8 @@ from keras import layers
 
 import gradtap as gt
 from gradtap import curvature, errors
+from gradtap.graph import surgery, walking
+from gradtap.staged.stages import Stage
 from reference.differences import assert_same_numbers, directional_difference
 from reference.models import draws
 from reference.smooth import KINDS, smooth
@@ -104,6 +106,48 @@ def test_what_goes_around_the_tap_meets_the_vector(float64):
     np.testing.assert_allclose(found, 2 * np.einsum("bi,ij->bij", x[1], np.eye(4)), atol=1e-14)
     traces = curvature.trace_estimate(model, x, at=":input.0", samples=5)
     np.testing.assert_allclose(traces.only, 2 * x[1].sum(1), atol=1e-12)
+
+
+def test_draws_run_together(float64, monkeypatch):
+    """A hundred of them in one run of the suffix, whatever its layers are."""
+    runs = []
+    before = Stage._run
+
+    def counted(stage, points, further, each):
+        runs.append(points[0].shape[0])
+        return before(stage, points, further, each)
+
+    monkeypatch.setattr(Stage, "_run", counted)
+    for kind in ("dense", "convolution", "pooled", "normalised", "recurrent"):
+        model, x = smooth(kind)
+        for matrix in ("hessian", "gauss_newton"):
+            curvature.trace_estimate(model, x, target=PRODUCT, at="tap", matrix=matrix, samples=100)
+            assert runs == [100], kind
+            runs.clear()
+    curvature.trace_estimate(model, x, target=PRODUCT, at="tap", samples=10, batch_size=2 * len(x))
+    assert runs == [2] * 5
+
+
+def test_what_a_product_does_not_need_is_not_computed():
+    """Of a network of ReLUs the values of the first derivative are not needed, only its shapes."""
+    x = keras.Input((8, 8, 2))
+    h = layers.Conv2D(3, 3, padding="same", activation="relu", name="tap")(x)
+    for _ in range(3):
+        h = layers.Conv2D(3, 3, padding="same", activation="relu")(layers.BatchNormalization()(h))
+    model = keras.Model(x, layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling2D()(h)))
+    graphs = []
+    before = surgery._part_of
+
+    def kept(*args):
+        graphs.append(before(*args))
+        return graphs[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(surgery, "_part_of", kept)
+        gt.hvp(model, draws(2, 8, 8, 2), np.ones((2, 8, 8, 3)), target=0, at="tap")
+    needed = walking.ancestors(graphs[-1].outputs)
+    # Three forward, the same three to carry the vector on, and three back.
+    assert [sum(op.type == kind for op in needed) for kind in ("Conv2D", "Conv2DBackpropInput")] == [4 + 3, 3]
 
 
 def test_a_diagonal_of_zeros_is_no_sign_of_flatness(float64):
