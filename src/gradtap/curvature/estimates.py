@@ -74,7 +74,7 @@ def hessian_diagonal(
       matrix: ``"hessian"``, or ``"gauss_newton"`` for that of `gauss_newton`.
       unconnected: See `gradtap.gradients`.
       batch_size: See `hessian`.
-      training: See `gradtap.gradients`.
+      training: See `hessian`.
       seed: Makes the draws the same each time; None draws anew. All examples are given the same draws.
       checks: See `gradtap.gradients`.
 
@@ -141,7 +141,7 @@ def trace_estimate(
       matrix: See `hessian_diagonal`.
       unconnected: See `gradtap.gradients`.
       batch_size: See `hessian`.
-      training: See `gradtap.gradients`.
+      training: See `hessian`.
       seed: See `hessian_diagonal`.
       checks: See `gradtap.gradients`.
 

@@ -50,7 +50,7 @@ def hessian(
       units: Only the block of these units: indices of one example's activations, each an int or a tuple; None for all.
       unconnected: See `gradtap.gradients`.
       batch_size: Most examples in flight at once, columns included; None chooses it from the size of the activations.
-      training: See `gradtap.gradients`.
+      training: See `gradtap.gradients`; refused where the examples of a batch have a say in each other.
       seed: See `gradtap.gradients`.
       checks: See `gradtap.gradients`.
 

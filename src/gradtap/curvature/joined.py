@@ -75,8 +75,8 @@ def run_together(
                 for number, row in zip(asking, found, strict=True):
                     answers[number].put(row)
     finally:
-        for answer, thread in zip(answers, threads, strict=True):
+        for answer in answers:
             answer.put(None)
-            if thread.ident is not None:
-                thread.join()
+        for thread in (thread for thread in threads if thread.ident is not None):
+            thread.join()
     return [results[number] for number in range(len(solvers))]

@@ -83,7 +83,7 @@ def gauss_newton(
       >>> def error(y):
       ...     return tf.reduce_sum(y**2, 1)
       >>> gt.curvature.gauss_newton(model, [[3.0, 2.0]], [[1.0, 0.0]], target=error, at=":input").only.numpy()
-      array([[10., 12.]], dtype=float32)
+      array([[10., 12.]])
 
     References:
       Schraudolph, Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent,

@@ -15,11 +15,14 @@ from gradtap.types import Operation, Tensor
 _SCOPE = "gradtap/"
 #: Ops that read the shapes of all their inputs, and no values.
 _READERS = frozenset({"Shape", "ShapeN", "ZerosLike", "Size"})
-#: Ops whose result has the shape of each input, and the input that the forward pass has made.
-_BESIDE_ACTIVATIONS = {
+#: Ops whose result has the shape of an input, and which: of several that have it the one that the forward pass made.
+_LIKE_INPUT = {
+    "AddN": 0,
     "EluGrad": 1,
+    "Identity": 0,
     "LeakyReluGrad": 1,
     "MaxPoolGrad": 0,
+    "Neg": 0,
     "Relu6Grad": 1,
     "ReluGrad": 1,
     "SeluGrad": 1,
@@ -28,8 +31,6 @@ _BESIDE_ACTIVATIONS = {
     "SoftsignGrad": 1,
     "TanhGrad": 0,
 }
-#: Ops that hand the shape of an input on.
-_ALIKE = frozenset({"AddN", "Identity", "Neg"})
 #: Ops that are told the shape of their result, and by which input.
 _TOLD = {"AvgPoolGrad": 0, "BroadcastTo": 1, "Conv2DBackpropInput": 0, "Fill": 0, "Reshape": 1}
 #: Ops that broadcast.
@@ -59,18 +60,28 @@ def _before(tensor: Tensor) -> Tensor | None:
     op = tensor.op
     if not op.name.startswith(_SCOPE):
         return None
-    if op.type in _BESIDE_ACTIVATIONS:
-        return op.inputs[_BESIDE_ACTIVATIONS[op.type]]
-    if op.type in _ALIKE:
-        return op.inputs[0]
+    if op.type in _LIKE_INPUT:
+        return op.inputs[_LIKE_INPUT[op.type]]
     if op.type in _TOLD:
-        told = op.inputs[_TOLD[op.type]]
-        return told.op.inputs[told.value_index] if told.op.type in ("Shape", "ShapeN") else None
+        return _shape_of(op.inputs[_TOLD[op.type]])
     if op.type in _BROADCASTING:
-        for wide, other in (op.inputs, reversed(op.inputs)):
-            if _fits_into(other, wide):
-                return wide
-    return None
+        pairs = (op.inputs, reversed(op.inputs))
+        return next((wide for wide, other in map(tuple, pairs) if _fits_into(other, wide)), None)
+    return _summed(op) if op.type == "Sum" else None
+
+
+def _summed(op: Operation) -> Tensor | None:
+    """Where what was broadcast is summed up again, what it was before; unless it had fewer axes."""
+    axes = op.inputs[1]
+    if not op.get_attr("keep_dims") or axes.op.type != "BroadcastGradientArgs":
+        return None
+    before = _shape_of(axes.op.inputs[axes.value_index])
+    return before if before is not None and before.shape.rank == op.outputs[0].shape.rank else None
+
+
+def _shape_of(shape: Tensor) -> Tensor | None:
+    """The tensor whose shape this is; None where it is computed in another way."""
+    return shape.op.inputs[shape.value_index] if shape.op.type in ("Shape", "ShapeN") else None
 
 
 def _fits_into(tensor: Tensor, wide: Tensor) -> bool:
