@@ -11,7 +11,7 @@ from keras import layers
 import gradtap as gt
 from gradtap import curvature, errors
 from reference.differences import assert_same_numbers
-from reference.models import draws
+from reference.models import draws, float64_policy
 from reference.smooth import KINDS, smooth
 
 CLASSES = np.array([0, 2, 1])
@@ -102,19 +102,19 @@ def test_what_it_is_taken_as_a_function_of():
         curvature.gauss_newton(model, x, v, target=gt.targets.neuron("tap", 0), at="stem")
 
 
-def test_outputs_that_depend_on_each_other_are_variables_of_their_own():
-    """Of F = h^2 y with outputs h and y = h^3 the outer Hessian is [[2y, 2h], [2h, 0]], not that of h^5."""
-
-    def model(x):
-        h = tf.sin(x)
-        return h[:, 0], h[:, 0] ** 3
-
+def test_places_that_depend_on_each_other_are_variables_of_their_own():
+    """Of F = h^2 y at h and y = h^3 the outer Hessian is [[2y, 2h], [2h, 0]], not that of h^5."""
+    with float64_policy():
+        inputs = keras.Input((1,))
+        first = layers.Activation(keras.ops.sin, name="h")(inputs)
+        second = layers.Lambda(lambda h: h**3, name="y")(first)
+        model = keras.Model(inputs, layers.Lambda(lambda both: both[0] ** 2 * both[1])([first, second]))
     x = draws(4, 1)
     h, cos = np.sin(x[:, 0]), np.cos(x[:, 0])
     jacobian = np.stack([cos, 3 * h**2 * cos], 1)
     outer = np.stack([np.stack([2 * h**3, 2 * h], 1), np.stack([2 * h, 0 * h], 1)], 1)
     expected = np.einsum("bi,bij,bj->b", jacobian, outer, jacobian)
-    found = curvature.gauss_newton(model, x, np.ones((4, 1)), target=lambda y: y[0] ** 2 * y[1], at=":input").only
+    found = curvature.gauss_newton(model, x, np.ones((4, 1)), at=":input", of=["h", "y"]).only
     assert_same_numbers(found[:, 0], expected, 1e-12)
 
 

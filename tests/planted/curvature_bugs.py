@@ -84,7 +84,7 @@ BUGS = [
         ("test_gauss_newton.py", "-k", "inner_part_is_linear"),
     ),
     Bug(
-        "Gauss-Newton: outputs that depend on each other are not held apart",
+        "Gauss-Newton: places that depend on each other are not held apart",
         "curvature/linearised.py",
         "along=flow, apart=True",
         "along=flow",
