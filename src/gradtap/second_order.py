@@ -174,5 +174,7 @@ def are_zero(values: Sequence[Any]) -> bool:
     """Whether there are numbers, and each of them is zero."""
     if any(isinstance(value, tf.Tensor) and not hasattr(value, "numpy") for value in values):
         return False
-    arrays = [np.asarray(value) for value in values]
-    return any(array.size for array in arrays) and not any(np.any(array) for array in arrays)
+    if not any(np.prod(np.shape(value)) for value in values):
+        return False
+    # Of a tensor one bit is fetched from where it is.
+    return not any(tf.reduce_any(tf.cast(v, tf.bool)) if isinstance(v, tf.Tensor) else np.any(v) for v in values)

@@ -118,7 +118,7 @@ def top_eigenpairs(
     check_choice("which", which, get_args(Which))
     check_count("k", k)
     check_count("restarts", restarts)
-    if tolerance is not None and not 0 <= tolerance < 1:
+    if tolerance is not None and not (isinstance(tolerance, (int, float)) and 0 <= tolerance < 1):
         raise errors.ArgumentError(f"tolerance={tolerance!r} is not a share.", [], "1e-5, for example")
     if not tf.executing_eagerly():
         raise errors.ArgumentError(
@@ -186,7 +186,7 @@ class _Search:
         curved = [n for n in range(rows) if np.isfinite(first[n]).all() and np.any(first[n])]
         apart = _TOGETHER if stage.takes_any_rows else max(len(curved), 1)
         for part in (curved[i : i + apart] for i in range(0, len(curved), apart)):
-            solvers = [partial(self._solve, solve, start, float(np.linalg.norm(first[n])), stage, n) for n in part]
+            solvers = [partial(self._solve, solve, start, float(np.linalg.norm(first[n])), stage) for n in part]
             with closing(tracked(count(), None, f"products at {stage.leg.measured[0].key}")) as rounds:
 
                 def multiply(asking: list[int], given: Vector, part: list[int] = part, rounds: Any = rounds) -> Vector:
@@ -198,7 +198,7 @@ class _Search:
         return values, vectors
 
     def _solve(
-        self, solve: Callable[..., Any], start: Vector, scale: float, stage: Stage, row: int, product: Product
+        self, solve: Callable[..., Any], start: Vector, scale: float, stage: Stage, product: Product
     ) -> tuple[Vector, Vector]:
         """One example's eigenvalues and, in rows, its eigenvectors."""
         # An eigenvalue near zero is never found to a share of itself: it is moved away from there, and back.
@@ -216,8 +216,8 @@ class _Search:
         except _NotFound as error:
             raise errors.NotConvergedError(
                 f"the eigenpairs at `{stage.leg.measured[0].key}` were not found in {self.restarts} restarts.",
-                [("example", str(row)), ("found", f"{error.found} of {self.k}")],
-                ["a larger tolerance", "restarts=... for more", 'which="largest" where eigenvalues are close in size'],
+                [("found", f"{error.found} of {self.k} of an example")],
+                ["a larger tolerance", "restarts=... for more", 'which="largest" if two of opposite signs are alike'],
             ) from None
         order = np.argsort(_rank(found - shift, self.which), kind="stable")
         return (found - shift)[order], basis.T[order]
