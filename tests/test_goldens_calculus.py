@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 import gradtap as gt
+from gradtap import errors
 from reference.goldens import bound, model_file
 
 FOLDER = Path(__file__).parent / "goldens"
@@ -36,7 +38,10 @@ def ours(key, goldens, trace, inputs, classes):
         return tf.gather(tf.nn.log_softmax(y), classes, batch_dims=1)
 
     target = log_probability if method == "HVP.logp" else classes
-    return gt.hvp(trace, inputs, goldens[f"HVP.v/{layer}"], target=target, at=at).only
+    # Where only linear layers follow the golden numbers are zeros.
+    said = nullcontext() if np.any(goldens[key]) else pytest.warns(errors.NoCurvatureWarning, match=layer)
+    with said:
+        return gt.hvp(trace, inputs, goldens[f"HVP.v/{layer}"], target=target, at=at).only
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -197,6 +197,10 @@ class MemoryBudgetError(GradtapError, MemoryError):
     """The result would take more than half of the free memory."""
 
 
+class NotConvergedError(GradtapError, ArithmeticError):
+    """An iteration did not reach its tolerance in the steps that it was given."""
+
+
 class MissingExtraError(GradtapError, ImportError):
     """A package of an optional extra is not installed."""
 
@@ -269,6 +273,10 @@ class NoLogitsWarning(GradtapWarning):
 
 class BatchCouplingWarning(GradtapWarning):
     """The examples of a batch share statistics or random draws, so the result depends on how the batch is split."""
+
+
+class NoCurvatureWarning(GradtapWarning):
+    """Every second derivative is zero: from the tap to the target all is linear, or linear in pieces."""
 
 
 class ConceptWarning(GradtapWarning):

@@ -19,7 +19,7 @@ from gradtap.program import Program, assemble
 from gradtap.results import TapValues
 from gradtap.second_order import differentiate_again
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
-from gradtap.vectors import one_place, placeholder_like, vectors_for
+from gradtap.vectors import for_each_example, one_place, placeholder_like, vectors_for
 
 
 @surgery.unconverted
@@ -170,9 +170,10 @@ class _Jvp(BetweenTaps):
         places, of = resolve(graph, self.at), self.differentiated(graph)
         with surgery.inside(graph.graph):
             fed = [placeholder_like(place.tensor) for place in places]
-        cotangents, score = _free_cotangents(graph, [of])
+        cotangents, score = _free_cotangents(graph, [of.tensor])
         kept, slopes, _ = slopes_at(graph, places, score, f"`{of.key}`", settings.unconnected, "of")
-        tangents = [fed[places.index(place)] for place in kept]
+        with surgery.inside(graph.graph):
+            tangents = [for_each_example(fed[places.index(place)], place.tensor) for place in kept]
         products = _forward(graph, slopes, tangents, cotangents)
         watch = watched(graph, kept) if settings.checks else None
         feeds = [*graph.all_feeds, *fed]
@@ -180,9 +181,9 @@ class _Jvp(BetweenTaps):
 
 
 def tangents_through(
-    graph: ForwardGraph, at: Sequence[Place], tangents: Sequence[Tensor], of: Sequence[Place]
+    graph: ForwardGraph, at: Sequence[Place], tangents: Sequence[Tensor], of: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Add to a graph how several taps change with a change at others; zeros where they do not depend on them.
+    """Add to a graph how several tensors change with a change at taps; zeros where they do not depend on them.
 
     Args:
       graph: The forward graph.
@@ -197,21 +198,18 @@ def tangents_through(
     return _forward(graph, slopes, along, cotangents)
 
 
-def _free_cotangents(graph: ForwardGraph, of: Sequence[Place]) -> tuple[list[Tensor], Tensor]:
-    """A cotangent for each tap, and the sum of the products; it is linear in them, their values are of no account."""
+def _free_cotangents(graph: ForwardGraph, of: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """A cotangent for each tensor, and the sum of the products: linear in them, their values are of no account."""
     with surgery.inside(graph.graph):
-        free = [tf.compat.v1.placeholder_with_default(tf.zeros_like(p.tensor), p.tensor.shape) for p in of]
-        return free, tf.add_n([tf.reduce_sum(widen(p.tensor * c)) for p, c in zip(of, free, strict=True)])
+        free = [tf.compat.v1.placeholder_with_default(tf.zeros_like(tensor), tensor.shape) for tensor in of]
+        return free, tf.add_n([tf.reduce_sum(widen(tensor * c)) for tensor, c in zip(of, free, strict=True)])
 
 
 def _forward(
     graph: ForwardGraph, slopes: Sequence[Tensor], tangents: Sequence[Tensor], cotangents: Sequence[Tensor]
 ) -> list[Tensor]:
     """Jacobian-vector products: what multiplies the cotangents in the product of slopes and tangents."""
-    with surgery.inside(graph.graph):
-        if not slopes:
-            return [tf.zeros_like(c) for c in cotangents]
-        change = tf.add_n([widen(tf.reduce_sum(s * v)) for s, v in zip(slopes, tangents, strict=True)])
-    products = differentiate_again(change, cotangents)
+    none: list[Tensor | None] = [None] * len(cotangents)
+    products = differentiate_again(slopes, cotangents, along=tangents) if slopes else none
     with surgery.inside(graph.graph):
         return [tf.zeros_like(c) if p is None else p for c, p in zip(cotangents, products, strict=True)]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from gradtap import errors
@@ -13,13 +14,18 @@ from gradtap.asking import Settings, Unconnected, address_key, addresses, ask, w
 from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery
 from gradtap.graph.keeping import Trace
-from gradtap.graph.resolve import resolve
+from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, assemble
 from gradtap.results import TapValues
 from gradtap.targets import Target, as_target
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
-from gradtap.vectors import placeholder_like, vectors_for
+from gradtap.vectors import for_each_example, placeholder_like, vectors_for
+
+_NOTHING_BENDS = (
+    "from there to the target all is linear, linear in pieces as a ReLU is, or held. A log-probability "
+    "(gt.targets.loss) or a smooth activation bends."
+)
 
 
 @surgery.unconverted
@@ -42,7 +48,7 @@ def hvp(
     :math:`\sum_t \partial^2 F_n / \partial a_s \partial a_t\, v_t` at each tap :math:`s`, over all taps :math:`t` of
     ``at``. Right through LayerNormalization and GroupNormalization, where TensorFlow's own second derivatives are off
     by 3 to 43 % on four small models. Where only linear layers follow a tap, or ReLU ones, the Hessian of a logit is
-    zero, and so is the result.
+    zero, and so is the result, with a warning that says why.
 
     Args:
       model: See `gradtap.gradients`.
@@ -76,6 +82,8 @@ def hvp(
     """
     settings = Settings(unconnected, batch_size, training, seed, checks)
     program, parts = ask(model, inputs, _Hvp(as_target(target), at, vectors), settings)
+    if checks and not are_zero(tf.nest.flatten(vectors)):
+        warn_of_zeros(program.places, parts["products"], together=True)
     return TapValues.at(program.places, parts["products"])
 
 
@@ -98,10 +106,9 @@ class _Hvp:
             score = self.target.build(graph)
             fed = [placeholder_like(place.tensor) for place in places]
         kept, slopes, _ = slopes_at(graph, places, score.value, repr(self.target), settings.unconnected)
-        vectors = [fed[places.index(place)] for place in kept]
         with surgery.inside(graph.graph):
-            along = tf.add_n([tf.reduce_sum(s * v) for s, v in zip(slopes, vectors, strict=True)])
-        products = differentiate_again(along, [place.variable for place in kept])
+            vectors = [for_each_example(fed[places.index(place)], place.tensor) for place in kept]
+        products = differentiate_again(slopes, [place.variable for place in kept], along=vectors)
         with surgery.inside(graph.graph):
             # No path means that the slope does not depend on the activations: an exact zero.
             exact = [tf.zeros_like(p.tensor) if h is None else h for p, h in zip(kept, products, strict=True)]
@@ -118,12 +125,16 @@ class _Hvp:
         return program
 
 
-def differentiate_again(score: Tensor, tensors: Sequence[Tensor]) -> list[Tensor | None]:
-    """Differentiate what holds first derivatives.
+def differentiate_again(
+    slopes: Sequence[Tensor], tensors: Sequence[Tensor], *, along: Sequence[Tensor], apart: bool = False
+) -> list[Tensor | None]:
+    """Differentiate the sum of the products of first derivatives with vectors.
 
     Args:
-      score: What is differentiated; a product of gradients.
+      slopes: The first derivatives.
       tensors: With respect to what.
+      along: A vector for each slope; it is held, whatever it depends on.
+      apart: Whether each is a variable of its own, though one may depend on another.
 
     Returns:
       A tensor for each of ``tensors``, or None where no gradient arrives.
@@ -132,7 +143,7 @@ def differentiate_again(score: Tensor, tensors: Sequence[Tensor]) -> list[Tensor
       NonDifferentiableError: TensorFlow knows no derivative of one of the gradients.
     """
     try:
-        return surgery.differentiate(score, tensors, order=2)
+        return surgery.differentiate(list(slopes), tensors, along=list(along), order=2, apart=apart)
     except LookupError as error:
         kind = re.search(r"op type: (\w+)", str(error))
         raise errors.NonDifferentiableError(
@@ -140,3 +151,30 @@ def differentiate_again(score: Tensor, tensors: Sequence[Tensor]) -> list[Tensor
             [("why", f"TensorFlow knows no derivative of {kind[1] if kind else 'the gradient of an op'}")],
             ["tap a layer after it", "differences of gt.gradients at gt.patch-ed activations"],
         ) from error
+
+
+def warn_of_zeros(
+    places: Sequence[Place], values: Sequence[Tensor], why: str = _NOTHING_BENDS, *, together: bool = False
+) -> None:
+    """Warn where second derivatives are all zero, and say why that is and what bends.
+
+    Args:
+      places: The taps.
+      values: What was found at each; nothing is said of tensors without values.
+      why: What makes them zero, and what would not.
+      together: Whether they are one result, which is zero where all of it is.
+    """
+    zero = [are_zero([value]) for value in values]
+    key = next((place.key for place, none in zip(places, zero, strict=True) if none), None)
+    if key is not None and (all(zero) or not together):
+        errors.warn(errors.NoCurvatureWarning(f"the second derivatives at `{key}` are all zero: {why}"))
+
+
+def are_zero(values: Sequence[Any]) -> bool:
+    """Whether there are numbers, and each of them is zero."""
+    if any(isinstance(value, tf.Tensor) and not hasattr(value, "numpy") for value in values):
+        return False
+    if not any(np.prod(np.shape(value)) for value in values):
+        return False
+    # Of a tensor one bit is fetched from where it is.
+    return not any(tf.reduce_any(tf.cast(v, tf.bool)) if isinstance(v, tf.Tensor) else np.any(v) for v in values)

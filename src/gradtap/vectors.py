@@ -37,6 +37,11 @@ def placeholder_like(tensor: Tensor) -> Tensor:
     return tf.compat.v1.placeholder(tensor.dtype, shape, name="fed")
 
 
+def for_each_example(vector: Tensor, tensor: Tensor) -> Tensor:
+    """A vector that was fed, with a row for each example of a tensor, though one may have been given for all."""
+    return tf.broadcast_to(vector, tf.shape(tensor))
+
+
 def vectors_for(places: Sequence[Place], given: Any, batch: int | None, what: str) -> list[TensorLike]:
     """One array for each place, from a mapping by address, or from one array for the one place."""
     if isinstance(given, Mapping):

@@ -97,6 +97,31 @@ def recurrent():
     return _functional((4, 2), body), (4, 2)
 
 
+@_kind
+def pooled():
+    """Max-pooling behind a gelu and a batch normalisation: at random weights no two entries are equal."""
+
+    def body(x):
+        h = layers.Conv2D(2, 2, activation="gelu", name="tap")(x)
+        norm = layers.BatchNormalization(
+            moving_mean_initializer=keras.initializers.RandomNormal(stddev=0.3),
+            moving_variance_initializer=keras.initializers.RandomUniform(0.5, 2.0),
+        )
+        h = layers.MaxPooling2D(2, 2)(norm(h))
+        return layers.Flatten()(layers.Activation("tanh", name="later")(h))
+
+    return _functional((5, 5, 2), body), (5, 5, 2)
+
+
+@_kind
+def gated():
+    def body(x):
+        h = layers.Dense(2, name="tap")(x)
+        return layers.GRU(3, name="later")(h)
+
+    return _functional((4, 2), body), (4, 2)
+
+
 @cache
 def smooth(kind):
     """A model with random weights and three of its inputs."""

@@ -64,7 +64,7 @@ def cut_at(
       further_feeds: What only the suffix takes, last.
       held: Tensors ``(batch, ...)`` that stay as the inputs make them, though the moved tensors have a say in them.
     """
-    behind = walking.descendants(moved)
+    behind = walking.descendants([*moved, *further_feeds])
     needed = walking.ancestors(fetches, up_to=[*moved, *held])
     around = _around(graph, moved, held, fetches, needed & behind)
     beside = [*held, *around]

@@ -83,6 +83,8 @@ def resolve(graph: ForwardGraph, at: Address | Sequence[Address], *, weights: bo
         except errors.GradtapError as error:
             wrong.append(error)
     errors.raise_all(wrong)
+    if len(places) == 1:
+        return list(places.values())
     order = {op: float(i) for i, op in enumerate(graph.graph.get_operations())}
     return sorted(places.values(), key=lambda place: _position(graph, place, order))
 

@@ -20,7 +20,7 @@ from tensorflow.python.eager.polymorphic_function import polymorphic_function
 from tensorflow.python.framework import convert_to_constants, func_graph
 from tensorflow.python.framework import ops as ops_of_python
 
-from gradtap.graph import custom_gradients, moments, second_rules
+from gradtap.graph import custom_gradients, moments, second_rules, shape_twins
 from gradtap.graph.bodies import give_names_of_their_own, with_inner
 from gradtap.types import Compiled, Operation, Structure, Tensor
 
@@ -219,13 +219,19 @@ def is_whole(graph: Any) -> bool:
 
 
 def differentiate(
-    score: Tensor | list[Tensor], tensors: Sequence[Tensor], *, order: int = 1, apart: bool = False
+    score: Tensor | list[Tensor],
+    tensors: Sequence[Tensor],
+    *,
+    along: list[Tensor] | None = None,
+    order: int = 1,
+    apart: bool = False,
 ) -> list[Tensor | None]:
     """Add the backward graph of ``sum(score)`` to the score's graph, once for all tensors.
 
     Args:
       score: What is differentiated.
       tensors: With respect to what.
+      along: What each score is multiplied with before it is summed, of its shape; held, whatever it depends on.
       order: 2 where the score holds first derivatives; see `gradtap.graph.moments`.
       apart: Take the partial derivative at each tensor while the others are held, though one may depend on another.
 
@@ -238,13 +244,19 @@ def differentiate(
     # graph of which nothing more can be asked.
     graph.gradtap_is_whole = not give_names_of_their_own(graph.get_operations())
     with inside(graph), moments.first_order() if order == 1 else nullcontext():
-        gradients = tf.gradients(score, list(tensors), stop_gradients=list(tensors) if apart else None)
+        held = list(tensors) if apart else None
+        gradients = tf.gradients(score, list(tensors), grad_ys=along, stop_gradients=held)
         graph.gradtap_is_whole = True
         # A gather's gradient comes as slices; what a caller sees is always dense.
         dense = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
-    for op in with_inner(graph.get_operations()[before:]):
+    added = graph.get_operations()[before:]
+    for op in with_inner(added):
         if op.type in second_rules.RULES:
             mark([op], second_rules.RULES[op.type])
+    if order > 1:
+        for op in added:
+            for position, twin in shape_twins.of_inputs(op):
+                op._update_input(position, twin)
     return dense
 
 

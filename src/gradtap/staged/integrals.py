@@ -143,7 +143,7 @@ def _legs_along(graph: ForwardGraph, settings: Settings, target: Target, at: Any
     kept, fetches, skipped = slopes_at(graph, places, score.value, repr(target), settings.unconnected)
     skipped |= unreached
     if integrand == "slope_times_flow":
-        fetches = fetches + tangents_through(graph, moved, fed, kept)
+        fetches = fetches + tangents_through(graph, moved, fed, [place.tensor for place in kept])
     elif integrand == "slope_times_difference":
         fetches = fetches + [place.tensor for place in kept]
     return Legs([leg_with(graph, moved, kept, [*fetches, score.value], score, fed)], skipped)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
 
 #: Seconds of work before a bar appears: what ends sooner needs none.
@@ -13,12 +13,12 @@ PATIENCE = 2.0
 _Item = TypeVar("_Item")
 
 
-def tracked(items: Iterable[_Item], total: int, what: str) -> Iterator[_Item]:
+def tracked(items: Iterable[_Item], total: int | None, what: str) -> Generator[_Item]:
     """Hand items on, and show how many are done once it has taken a while, at a terminal or in a notebook.
 
     Args:
       items: What is worked through.
-      total: How many there are.
+      total: How many there are; None where nobody knows.
       what: What is done with them.
     """
     start, bar, task = time.monotonic(), None, None
@@ -40,7 +40,7 @@ def _somebody_looks() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-def _bar(what: str, total: int) -> tuple[Any, Any]:
+def _bar(what: str, total: int | None) -> tuple[Any, Any]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

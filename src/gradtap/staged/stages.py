@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -107,10 +108,26 @@ class Stage:
         self._fed = list(fed)
         self._seeds = seeds
         self.batch: int | None = self.here[0].shape[0]
-        together = leg.cut.rows and not coupled and self.batch is not None
-        self._runs_at_once = max(1, at_once // max(self.batch or 1, 1)) if together else 1
+        self._together = leg.cut.rows and not coupled and self.batch is not None
+        self._runs_at_once = max(1, at_once // max(self.batch or 1, 1)) if self._together else 1
         #: Whether each example's target was saturated wherever it was looked at, ``(batch,)``; None where it cannot be.
         self.saturated: Tensor | None = None
+
+    @property
+    def takes_any_rows(self) -> bool:
+        """Whether the suffix may be given some of the examples, or one of them several times."""
+        return self._together
+
+    def of_rows(self, rows: Sequence[int]) -> Stage:
+        """The same with some of the examples; only where it takes any."""
+        if len(rows) == self.batch and list(rows) == list(range(len(rows))):
+            return self
+        part = copy(self)
+        part.here, part._beside, part._fed = (
+            [self._taken(tensor, rows) for tensor in tensors] for tensors in (self.here, self._beside, self._fed)
+        )
+        part.batch, part.saturated = len(rows), None
+        return part
 
     def elsewhere(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The activations at the moved taps for other inputs."""
@@ -155,10 +172,17 @@ class Stage:
 
     def _again(self, tensor: TensorLike, runs: int) -> TensorLike:
         """Rows for every run, where a tensor has one for each example."""
-        shape: Any = getattr(tensor, "shape", ())
-        if not len(shape) or shape[0] != self.batch:
+        if not self._has_rows(tensor):
             return tensor
-        return tf.tile(tensor, [runs, *([1] * (len(shape) - 1))])
+        return tf.tile(tensor, [runs, *([1] * (len(tensor.shape) - 1))])
+
+    def _taken(self, tensor: TensorLike, rows: Sequence[int]) -> TensorLike:
+        """Some rows, where a tensor has one for each example."""
+        return tf.gather(tensor, list(rows)) if self._has_rows(tensor) else tensor
+
+    def _has_rows(self, tensor: TensorLike) -> bool:
+        shape: Any = getattr(tensor, "shape", ())
+        return bool(len(shape)) and shape[0] == self.batch
 
 
 class Work(Protocol):
