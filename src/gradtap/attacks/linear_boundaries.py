@@ -21,7 +21,7 @@ from gradtap.staged.quadrature import check_count
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 
 #: The least difference of two scores that a step aims to overcome: a tie moves all the same.
-_LEAST = 1e-6
+_LEAST = {tf.float32: 1e-6, tf.float64: 1e-12}
 
 #: The norm in which slopes are measured where changes are measured in another.
 _DUAL: dict[str, Literal["l1", "l2"]] = {"linf": "l1", "l2": "l2"}
@@ -180,7 +180,7 @@ class _ToBoundaries:
           slopes: Of the leads, ``(classes, batch, ...)``.
           leads: How far each class is above the label, ``(classes, batch)``.
         """
-        short = tf.maximum(tf.abs(leads), tf.cast(_LEAST, leads.dtype))
+        short = tf.maximum(tf.abs(leads), tf.cast(_LEAST[leads.dtype], leads.dtype))
         flat = tf.reshape(slopes, tf.concat([[tf.size(leads)], tf.shape(slopes)[2:]], 0))
         sizes = tf.reshape(length(flat, _DUAL[self.norm]), tf.shape(leads))
         ways = tf.where(sizes > 0, short / sizes, tf.cast(float("inf"), short.dtype))

@@ -158,7 +158,7 @@ def _seen(state: _State, seen: Seen, success: Tensor) -> _State:
     """The state that knows what the last look has shown."""
     higher = seen.loss > state.best_loss
     wins = success & (seen.loss > state.won_loss)
-    rose = (seen.loss > state.loss) & tf.math.is_finite(state.loss)
+    is_later = tf.math.is_finite(state.loss)
     return state._replace(
         loss=seen.loss,
         best=chosen(higher, state.change, state.best),
@@ -167,7 +167,8 @@ def _seen(state: _State, seen: Seen, success: Tensor) -> _State:
         won=state.won | success,
         won_change=chosen(wins, state.change, state.won_change),
         won_loss=tf.where(wins, seen.loss, state.won_loss),
-        rises=state.rises + tf.cast(rose, state.rises.dtype),
+        rises=state.rises + tf.cast(is_later & (seen.loss > state.loss), state.rises.dtype),
+        loss_then=tf.where(is_later, state.loss_then, seen.loss),
     )
 
 

@@ -170,7 +170,9 @@ class _Compiled:
     def _call(self, name: str, given: Any) -> Any:
         if name not in self._made:
             signature = tf.nest.map_structure(_any_number_of, given)
-            self._made[name] = tf.function(getattr(self._parts, name), input_signature=signature, autograph=False)
+            part = tf.function(getattr(self._parts, name), input_signature=signature, autograph=False)
+            # Called as it is, each batch of another size would count for its warning of functions traced too often.
+            self._made[name] = part.get_concrete_function()
         return self._made[name](*given)
 
 
