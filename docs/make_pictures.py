@@ -1,7 +1,7 @@
 """Make the pictures of the documentation, and write the measured figures into its pages.
 
 Run ``python docs/make_pictures.py`` for all of them, or name some: ``photographs``, ``visualised``, ``minilm``,
-``notes``, ``sanity_checks``, ``shortcut``. What an example needs installed stands at its head, in ``docs/examples``.
+``notes``, ``sanity_checks``, ``shortcut``, ``adversarial_digits``. What an example needs installed stands at its head, in ``docs/examples``.
 Most take minutes on two cores.
 """
 
@@ -22,6 +22,7 @@ EXAMPLES = {
     "notes": "real-networks.md",
     "sanity_checks": "evaluation.md",
     "shortcut": "shortcut.md",
+    "adversarial_digits": "attacks.md",
 }
 
 
