@@ -1,9 +1,9 @@
 """Attacks on one Keras model: gradtap, foolbox and the Adversarial Robustness Toolbox (ART), at equal steps.
 
-The model is a CNN that has learnt 8x8 digits; one larger, untrained, shows where its own passes are what takes the time.
-Every tool is called as its manual says, with the same sizes, steps and step sizes, after a first call. The accuracy under
-attack is counted by the Keras model itself: an example stands if it is still said right, or if its change is larger than
-epsilon.
+The model is a CNN that has learnt 8x8 digits; one larger, untrained, shows where its own passes are what takes the
+time. Every tool is called as its manual says, with the same sizes, steps and step sizes, after a first call. The
+accuracy under attack is counted by the Keras model itself: an example stands if it is still said right, or if its
+change is larger than epsilon.
 """
 
 from __future__ import annotations

@@ -553,3 +553,19 @@ def test_the_ratio_needs_classes_enough():
     attacks.auto_pgd(three, x, 0, epsilon=0.1, loss="dlr", steps=2)
     with pytest.raises(errors.TargetTypeError, match="needs 4 classes"):
         attacks.auto_pgd(three, x, 0, epsilon=0.1, loss="dlr", targeted=True)
+
+
+@pytest.mark.parametrize("name", ["pgd", "auto_pgd", "deep_fool", "carlini_wagner_l2"])
+def test_examples_that_stand_still_are_left_out_and_put_back(name, float64):
+    """Each ends after another number of steps; all is as if it were alone, and what comes back is in its place."""
+    model, x = classifier(), rows(24)
+    labels = np.argmax(model(x), 1)
+    ask = {"pgd": {"epsilon": 0.4, "step_size": 0.01, "steps": 40}, "auto_pgd": {"epsilon": 0.1, "steps": 40}}
+    ask |= {"deep_fool": {"steps": 60}, "carlini_wagner_l2": {"steps": 80, "searches": 3, "constant": 0.3}}
+    whole = getattr(attacks, name)(model, x, labels, **ask[name])
+    assert len(set(whole.steps.numpy())) > 1
+    for i in range(0, 24, 5):
+        alone = getattr(attacks, name)(model, x[i : i + 1], labels[i : i + 1], **ask[name])
+        for part in ("examples", "success", "distance", "outputs", "steps"):
+            one, other = getattr(whole, part)[i], getattr(alone, part)[0]
+            np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-9, err_msg=part)

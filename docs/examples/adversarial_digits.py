@@ -69,7 +69,8 @@ def trained(data: Data, stages: list[tuple[float, int]], *, seed: int = 0, batch
                 x = attack(trace, x, y).examples
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, model(x, training=True)))
-            optimizer.apply_gradients(zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables))
+            slopes = tape.gradient(loss, model.trainable_variables)
+            optimizer.apply_gradients(zip(slopes, model.trainable_variables, strict=True))
 
         for _ in range(epochs):
             order = rng.permutation(len(images))
@@ -116,18 +117,18 @@ def attacks() -> dict[str, tuple]:
     }
 
 
-def smallest(model: keras.Model, data: Data) -> list[str]:
-    """The median change that is enough, by attacks that look for the smallest."""
+def smallest(model: keras.Model, data: Data) -> dict[str, str]:
+    """The median change that is enough, by attack, and how many fall to it."""
     searches = {
         "deep_fool, linf": partial(gt.attacks.deep_fool, norm="linf"),
         "deep_fool, l2": gt.attacks.deep_fool,
         "carlini_wagner_l2": partial(gt.attacks.carlini_wagner_l2, steps=300, constant=0.1, step_size=0.02),
     }
-    found = []
+    found = {}
     for name, search in searches.items():
         result = search(model, *data)
         distance = np.where(result.success, result.distance, np.inf)
-        found.append(f"{name:<26}{np.median(distance):.3f} ({np.mean(result.success):.0%} fall)")
+        found[name] = f"{np.median(distance):.3f} ({np.mean(result.success):.0%} fall)"
     return found
 
 
@@ -140,9 +141,9 @@ def drawn(models: dict[str, keras.Model], curves: dict[str, object], data: Data,
     rows = {"as it is": (x, models["natural"])}
     rows |= {f"attacked, {name}": (pgd(m, x, y, EPSILON).examples.numpy(), m) for name, m in models.items()}
     panels = right.subplots(len(rows), 5)
-    for line, (name, (images, model)) in zip(panels, rows.items()):
+    for line, (name, (images, model)) in zip(panels, rows.items(), strict=True):
         said = np.argmax(model(images), 1)
-        for panel, image, label, true in zip(line, images, said, y):
+        for panel, image, label, true in zip(line, images, said, y, strict=True):
             panel.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1)
             panel.set_xticks([])
             panel.set_yticks([])
@@ -155,17 +156,18 @@ def main(images: Path) -> str:
     """Train both, attack both, write the figure; the figures as text."""
     train, test = digits()
     models = {"natural": natural(train), "trained adversarially": hardened(train)}
-    lines = [f"accuracy of {len(test[1])} digits under attack     {'natural':>12}{'trained adversarially':>24}"]
+    head = f"accuracy of {len(test[1])} digits under attack"
+    lines = [f"{head:<41}{'natural':>12}{'trained adversarially':>24}"]
     for name, (attack, sizes) in attacks().items():
         for size in sizes:
             shares = [gt.attacks.robust_accuracy(m, test, attack, [size]).accuracy[0] for m in models.values()]
-            lines.append(f"{name:<26} epsilon {size:<8g}{shares[0]:>11.1%}{shares[1]:>24.1%}")
-    lines += ["", f"median change that is enough{'natural':>22}{'trained adversarially':>28}"]
-    for one, other in zip(*(smallest(model, test) for model in models.values())):
-        lines.append(f"{one}   {other[26:]:>28}")
+            lines.append(f"{name:<26} epsilon {size:<6g}{shares[0]:>12.1%}{shares[1]:>24.1%}")
+    lines += ["", f"{'median change that is enough':<41}{'natural':>12}{'trained adversarially':>24}"]
+    changes = [smallest(model, test) for model in models.values()]
+    lines += [f"{name:<26}{one:>27}{changes[1][name]:>24}" for name, one in changes[0].items()]
     curves = {name: gt.attacks.robust_accuracy(model, test, pgd, EPSILONS) for name, model in models.items()}
     for name, curve in curves.items():
-        points = (f"{e:g}: {a:.1%}" for e, a in zip(curve.epsilons, curve.accuracy))
+        points = (f"{e:g}: {a:.1%}" for e, a in zip(curve.epsilons, curve.accuracy, strict=True))
         lines += ["", f"pgd, 40 steps, {name}", "  " + ", ".join(points)]
     drawn(models, curves, test, images / "robust-accuracy.png")
     return "\n".join(lines)

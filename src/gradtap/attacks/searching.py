@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import tensorflow as tf
 
 from gradtap.attacks.balls import Norm, length
@@ -139,7 +140,7 @@ class _Parts:
             return number + 1, after
 
         _, state = tf.while_loop(go_on, one, (start, state), parallel_iterations=1)
-        return state, tf.reduce_any(self._search.moving(state))
+        return state, self._search.moving(state)
 
     def end(self, tensors: list[Tensor], state: Any, best: Any) -> tuple[Any, Tensor]:
         best = self._search.end(Field(self._frame, tensors), state, best)
@@ -180,8 +181,34 @@ def _any_number_of(tensor: Tensor) -> tf.TensorSpec:
     return tf.TensorSpec([None, *tensor.shape[1:]] if tensor.shape.rank else [], tensor.dtype)
 
 
+def _advanced(parts: Any, tensors: list[Tensor], state: Any, apart: bool, ways: Iterable[tuple[int, int]]) -> Any:
+    """The state after all steps of a round; once half of the examples stand still, the others go on without them."""
+    flat = tf.nest.flatten(state)
+    whole, rows = flat, np.arange(len(flat[0]))
+    for start, stop in ways:
+        state, moving = parts.advance(tensors, state, tf.constant(start), tf.constant(stop))
+        flags = moving.numpy()
+        if not flags.any():
+            break
+        if apart and 2 * np.sum(flags) <= len(flags):
+            whole, rows = _put(whole, rows, state), rows[flags]
+            kept = np.flatnonzero(flags)
+            tensors = [tf.gather(t, kept) if t.shape.rank and t.shape[0] == len(flags) else t for t in tensors]
+            state = tf.nest.map_structure(lambda t, kept=kept: tf.gather(t, kept), state)
+    found: Any = tf.nest.pack_sequence_as(state, _put(whole, rows, state))
+    return found
+
+
+def _put(whole: list[Tensor], rows: np.ndarray[Any, Any], state: Any) -> list[Tensor]:
+    """The tensors of a state with some rows replaced."""
+    flat = tf.nest.flatten(state)
+    if len(rows) == len(flat[0]) == len(whole[0]):
+        return list(flat)
+    return [tf.tensor_scatter_nd_update(one, rows[:, None], other) for one, other in zip(whole, flat, strict=True)]
+
+
 def searched(
-    search: Search, frame: Frame, tensors: list[Tensor], kept: dict[Hashable, Any] | None, what: str
+    search: Search, frame: Frame, tensors: list[Tensor], apart: bool, kept: dict[Hashable, Any] | None, what: str
 ) -> Reached:
     """Where a search leads.
 
@@ -189,6 +216,7 @@ def searched(
       search: How to move.
       frame: What is the same for every batch.
       tensors: Of the batch; see `Field`.
+      apart: Whether examples can be taken out of the batch.
       kept: Where compiled searches are kept; None runs op by op.
       what: For the progress bar.
     """
@@ -203,10 +231,10 @@ def searched(
     for turn in range(search.rounds):
         if turn:
             state = parts.begin(tensors, best, tf.constant([search.base, turn]))
-        for start, stop in [(0, search.steps)] if symbolic else stretches(search.steps, what):
-            state, moving = parts.advance(tensors, state, tf.constant(start), tf.constant(stop))
-            if not symbolic and stop < search.steps and not bool(moving):
-                break
+        if symbolic:
+            state, _ = parts.advance(tensors, state, tf.constant(0), tf.constant(search.steps))
+        else:
+            state = _advanced(parts, tensors, state, apart, stretches(search.steps, what))
         if search.rounds == 1:
             closed: Reached = parts.close(tensors, state, best)
             return closed

@@ -79,7 +79,7 @@ def attack(
             together=stage.fits(search.at_once),
             dtypes=stage.leg.dtypes,
         )
-        found = searched(search, frame, tensors, stage.leg.compiled, "steps of an attack")
+        found = searched(search, frame, tensors, stage.apart, stage.leg.compiled, "steps of an attack")
         if stage.leg.squashed:  # tells whether the loss was saturated where the attack began and where it ended
             for point in (stage.here[0], found.examples):
                 stage.run([point[None]])

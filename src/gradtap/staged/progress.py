@@ -14,7 +14,7 @@ PATIENCE = 2.0
 _STRETCH = 1.0
 
 #: How many steps the first stretch has, and how many times as many the next one may have.
-_FIRST, _GROWTH = 4, 8
+_FIRST, _GROWTH = 4, 2
 
 _Item = TypeVar("_Item")
 

@@ -115,8 +115,9 @@ class Stage:
         self.fed = list(fed)
         self._seeds = seeds
         self.batch: int | None = self.here[0].shape[0]
-        together = leg.cut.rows and not coupled and self.batch is not None
-        self._runs_at_once = max(1, at_once // max(self.batch or 1, 1)) if together else 1
+        #: Whether the examples are apart from each other, so that there may be more of them, or fewer.
+        self.apart = leg.cut.rows and not coupled and self.batch is not None
+        self._runs_at_once = max(1, at_once // max(self.batch or 1, 1)) if self.apart else 1
         #: Whether each example's target was saturated wherever it was looked at, ``(batch,)``; None where it cannot be.
         self.saturated: Tensor | None = None
 
