@@ -13,7 +13,7 @@ MODELS_NEED := absl-py packaging regex rich safetensors sentencepiece tokenizers
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types floors thorough browser planted oldest bench bench-peers bench-captum clean
+.PHONY: help demo test check lint types floors thorough browser planted oldest bench bench-peers bench-captum bench-attacks clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -100,5 +100,16 @@ bench-captum: $(VENV)/.dev ## Path methods beside Captum on torch; wants 16 GB o
 	$(PIP) -r benchmarks/captum-requirements.txt
 	@touch $@
 
+# foolbox and ART ask for other versions of what TensorFlow needs; both run on what is there.
+bench-attacks: ## The same attacks by foolbox and the Adversarial Robustness Toolbox
+	$(MAKE) --no-print-directory VENV=.venv-attacks .venv-attacks/.attacks
+	.venv-attacks/bin/python -m benchmarks attacks
+
+.venv-attacks/.attacks: benchmarks/attacks-requirements.txt benchmarks/attacks-requirements-no-deps.txt | $(BIN)/python
+	$(PIP) -r benchmarks/attacks-requirements.txt
+	$(PIP) --no-deps -r benchmarks/attacks-requirements-no-deps.txt
+	$(PIP) --no-deps -e .
+	@touch $@
+
 clean: ## Remove what the other targets made
-	rm -rf .venv .venv-oldest .venv-peers .venv-captum demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-oldest .venv-peers .venv-captum .venv-attacks demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

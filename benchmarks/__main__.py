@@ -30,13 +30,13 @@ PROCESSES = {
     "completeness": 1,
 }
 #: Each needs an environment of its own; see the Makefile.
-WITH_PEERS = {"peers": 1, "maps": 3, "captum": 1}
+WITH_PEERS = {"peers": 1, "maps": 3, "captum": 1, "attacks": 2}
 EVERY = PROCESSES | WITH_PEERS
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(EVERY)} (all but the last three)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(EVERY)} (all but the last four)")
     parser.add_argument("--quick", action="store_true", help="a few rounds in one process; prints, keeps nothing")
     options = parser.parse_args()
     unknown = set(options.names) - set(EVERY)

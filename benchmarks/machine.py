@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("gradtap", "keras", "numpy", "tensorflow", "tensorflow-cpu")
-PEERS = ("keract", "tf-explain", "tf-keras-vis", "xplique")
+PEERS = ("keract", "tf-explain", "tf-keras-vis", "xplique", "foolbox", "adversarial-robustness-toolbox")
 DEFAULT = "TensorFlow's default"
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS")
 

@@ -23,6 +23,7 @@ EXAMPLES = {
     "shortcut": "shortcut.md",
     "receptive_fields": "receptive-fields.md",
     "curvature_depths": "curvature.md",
+    "adversarial_digits": "attacks.md",
 }
 
 

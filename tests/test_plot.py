@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from gradtap.attacks.robustness import RobustAccuracy
 from gradtap.errors import MissingExtraError
-from gradtap.plot import PictureError, heatmap, layers, robust_scale
+from gradtap.evaluate.curves import Curves
+from gradtap.plot import PictureError, curve, heatmap, layers, robust_scale
 from gradtap.plot.maps import NEGATIVE, POSITIVE, as_picture, colours, enlarge
 from gradtap.plot.panels import shortened_address
+from gradtap.results import PathAttributions
 
 pytest.importorskip("matplotlib")
 
@@ -218,3 +222,90 @@ def test_patches_are_shown_in_order_and_cut_from_other_pictures_where_given():
     np.testing.assert_allclose(shown, pictures[patch.example][patch.region])
     with pytest.raises(PictureError):
         gt.plot.patches({})
+
+
+def accuracy(values, epsilons=(0.0, 0.1, 0.2)):
+    return RobustAccuracy(np.array(epsilons), np.array(values), 10)
+
+
+def drawn(figure):
+    """The lines of a figure of one panel, by name."""
+    return {line.get_label(): np.array(line.get_data()) for line in figure.axes[0].lines}
+
+
+def test_a_curve_of_robust_accuracy():
+    figure = curve({"one $x$": accuracy([1.0, 0.5, 0.25]), "two": accuracy([0.9, 0.8, 0.7])}, title="PGD", note="of 10")
+    np.testing.assert_array_equal(drawn(figure)["one $x$"], [[0.0, 0.1, 0.2], [1.0, 0.5, 0.25]])
+    np.testing.assert_array_equal(drawn(figure)["two"][1], [0.9, 0.8, 0.7])
+    [panel] = figure.axes
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["one $x$", "two"]
+    assert (panel.get_xlabel(), panel.get_ylabel(), panel.get_title()) == ("epsilon", "robust accuracy", "PGD")
+    assert "of 10" in [text.get_text() for text in panel.texts]
+    assert panel.get_ylim()[0] <= 0
+    assert panel.get_ylim()[1] >= 1
+    alone = curve(accuracy([1.0, 0.5, 0.25]))
+    assert alone.axes[0].get_legend() is None
+    assert len({line.get_color() for line in figure.axes[0].lines}) == 2
+    alone.savefig(io.BytesIO())
+
+
+def test_curves_of_deletion_are_means_and_the_middle_half():
+    rows = np.random.default_rng(0).normal(size=(9, 5))
+    share = np.linspace(0, 1, 5)
+    figure = curve(Curves([("a", rows), ("b", rows[:1])], fractions=share))
+    found = drawn(figure)
+    np.testing.assert_allclose(found["a"], [share, rows.mean(0)])
+    np.testing.assert_allclose(found["b"], [share, rows[0]])
+    [band] = figure.axes[0].collections  # one example has no middle half
+    edges = band.get_paths()[0].vertices
+    for place, column in zip(share, rows.T):
+        here = edges[np.isclose(edges[:, 0], place), 1]
+        np.testing.assert_allclose([here.min(), here.max()], np.quantile(column, [0.25, 0.75]))
+    assert set(drawn(curve({"ours": Curves([("a", rows)], fractions=share)}))) == {"ours"}
+    both = curve({"ours": Curves([("a", rows), ("b", rows)], fractions=share)})
+    assert set(drawn(both)) == {"ours at a", "ours at b"}
+
+
+def test_curves_of_completeness_are_errors_against_steps():
+    def result(steps, delta):
+        return PathAttributions([("a", np.zeros(2))], delta=lambda: delta, steps=steps)
+
+    few, many = result(2, np.array([0.1, -0.3])), result(8, np.array([0.0, 0.002]))
+    figure = curve([many, few])
+    [line] = figure.axes[0].lines
+    np.testing.assert_allclose(line.get_data(), [[2, 8], [0.2, 0.001]])
+    assert (figure.axes[0].get_xscale(), figure.axes[0].get_yscale()) == ("log", "log")
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["2", "8"]
+    apart = [result(2, {"a": np.array([0.5]), "b": np.array([0.25])})]
+    assert {name: y for name, (_, [y]) in drawn(curve({"path": apart})).items()} == {
+        "path at a": 0.5,
+        "path at b": 0.25,
+    }
+
+
+def test_a_curve_in_a_figure_of_ones_own():
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert curve(accuracy([1.0, 0.5, 0.25]), ax=right) is figure
+    assert (len(left.lines), len(right.lines)) == (0, 1)
+    many = curve({str(i): ([0, 1], [i, i]) for i in range(9)})
+    styles = [(line.get_color(), line.get_linestyle()) for line in many.axes[0].lines]
+    assert len(set(styles)) == 9
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({}, "no curve to draw"),
+        (3, "is no curve"),
+        ({"a": "text"}, "`a` is no curve"),
+        (([0, 1], [1, 2, 3]), "is no curve"),
+        ({"a": accuracy([1.0, 0.5, 0.2]), "b": ([0, 1], [1, 2])}, "different kinds"),
+        (Curves([("a", np.zeros((0, 3)))], fractions=np.linspace(0, 1, 3)), "no example"),
+    ],
+)
+def test_what_is_no_curve(given, match):
+    with pytest.raises(PictureError, match=match):
+        curve(given)

@@ -506,3 +506,24 @@ def test_float32_outputs_are_those_of_the_model():
     x[1, 4:] = 0
     g = gt.gradients(model, x, target=0, at=["rnn:hidden", "rnn:cell", "second:hidden"])
     np.testing.assert_allclose(g.outputs, model(x), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_outer_tape_follows_the_loop_behind_a_replaced_tap(compiled, float64):
+    """The weights are handed through the loop as resources, and must be known there of what shape they are."""
+    x = keras.Input((4, 2))
+    h = layers.Dense(3, activation="tanh", name="tap")(x)
+    model = keras.Model(x, layers.Dense(2)(layers.GRU(UNITS, name="later")(h)))
+    x, value = draws(3, 4, 2), draws(3, 4, 3, seed=1)
+
+    def score(value):
+        return gt.patch(model, x, {"tap": value})[:, 0]
+
+    def slope(value):
+        with tf.GradientTape() as tape:
+            tape.watch(value)
+            first = score(value)
+        return tape.gradient(first, value)
+
+    found = (tf.function(slope) if compiled else slope)(tf.constant(value))
+    assert_same_numbers(found, central_differences(lambda v: score(v).numpy(), value))

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
-from gradtap import errors
-from gradtap.asking import check_choice
-from gradtap.attacks.balls import NORMS, Norm, inside, length, somewhere, steepest
-from gradtap.attacks.stages import Field
-from gradtap.graph.scores import widen
+from gradtap.attacks.arguments import check_flag, check_norm, check_sizes
+from gradtap.attacks.balls import Norm, length, somewhere, steepest
+from gradtap.attacks.field import Field, chosen, per_example
+from gradtap.attacks.searching import Found
 from gradtap.staged.quadrature import check_count
-from gradtap.types import Tensor, TensorLike
+from gradtap.types import Tensor
 
 
-class _Found(NamedTuple):
-    """Where a climb has ended: points, whether they succeed, their loss, and the steps that each took."""
-
-    point: Tensor
-    success: Tensor
-    loss: Tensor
-    steps: Tensor
+class _State(NamedTuple):
+    change: Tensor
+    velocity: Tensor
+    moving: Tensor
+    taken: Tensor
 
 
 @dataclass(frozen=True)
@@ -36,91 +33,62 @@ class Ascent:
 
     norm: Norm
     steps: int
-    momentum: float
-    stop_early: bool
-    random_start: bool
-    restarts: int
-    base: int
+    momentum: float = 0.0
+    stop_early: bool = False
+    random_start: bool = False
+    rounds: int = 1
+    base: int = 0
+    at_once: int = 1
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps)
-        check_count("restarts", self.restarts)
-        check_choice("norm", self.norm, NORMS)
-        check_choice("random_start", self.random_start, (True, False))
-        check_choice("stop_early", self.stop_early, (True, False))
+        check_count("restarts", self.rounds)
+        check_norm(self.norm)
+        check_flag("random_start", self.random_start)
+        check_flag("stop_early", self.stop_early)
         check_sizes("momentum", self.momentum)
 
-    def __call__(self, field: Field) -> tuple[Tensor, Tensor]:
-        """The points that were reached, and the steps that each example took."""
-        start = widen(field.start)
-        radius, step = (for_each(field.given[name], start) for name in ("epsilon", "step_size"))
+    def key(self) -> Hashable:
+        return (Ascent, self.norm, self.momentum, self.stop_early, self.random_start, self.rounds)
 
-        def climbed(restart: int) -> _Found:
-            drawn = somewhere(start, radius, self.norm, [self.base, restart])
-            begun = self.random_start or restart
-            change = field.kept_in_bounds(start + drawn) - start if begun else tf.zeros_like(start)
-            return self._climb(field, change, radius, step)
+    def first(self, field: Field) -> Found:
+        return Found.nothing(field)
 
-        best = climbed(0)
-        for restart in range(1, self.restarts):
-            if not _is_true(tf.reduce_all(best.success)):
-                best = _better(best, climbed(restart))
-        return best.point, best.steps
+    def begin(self, field: Field, best: Found, draw: Tensor) -> _State:
+        taken = tf.zeros([field.examples], tf.int32)
+        change = started(field, draw, self.norm, self.random_start, self.rounds)
+        return _State(change, field.none, tf.ones_like(taken, tf.bool), taken)
 
-    def _climb(self, field: Field, change: Tensor, radius: Tensor, step: Tensor) -> _Found:
-        start = widen(field.start)
-        rank = start.shape.rank
-        first = seen = field.look(start + change)
-        taken = tf.zeros([tf.shape(start)[0]], tf.int32)
-        moving = tf.ones_like(taken, tf.bool)
-        velocity = tf.zeros_like(start)
-        for _ in range(self.steps):
-            slope = seen.slope
-            if self.momentum:
-                size = tf.reshape(length(slope, "l1"), (-1, *([1] * (rank - 1))))
-                velocity = slope = self.momentum * velocity + tf.math.divide_no_nan(slope, size)
-            moved = inside(change + step * steepest(slope, self.norm), radius, self.norm)
-            moved = field.kept_in_bounds(start + moved) - start
-            change = tf.where(tf.reshape(moving, (-1, *([1] * (rank - 1)))), moved, change)
-            taken += tf.cast(moving, tf.int32)
-            seen = field.look(start + change)
-            if self.stop_early:
-                moving &= ~field.succeeded(seen, first)
-                if _is_true(~tf.reduce_any(moving)):
-                    break
-        return _Found(start + change, field.succeeded(seen, first), seen.loss, taken)
+    def step(self, field: Field, number: Tensor, state: _State) -> _State:
+        seen = field.look(state.change)
+        slope, velocity, moving = seen.slope, state.velocity, state.moving
+        if self.stop_early:  # the first step moves every example
+            moving &= ~(field.succeeded(seen) & (number > 0))
+        if self.momentum:
+            size = per_example(length(slope, "l1"), slope)
+            velocity = slope = self.momentum * velocity + tf.math.divide_no_nan(slope, size)
+        stepped = state.change + field.numbers("step_size") * steepest(slope, self.norm)
+        moved = field.allowed(stepped, field.numbers("epsilon"), self.norm)
+        return _State(chosen(moving, moved, state.change), velocity, moving, state.taken + tf.cast(moving, tf.int32))
+
+    def moving(self, state: _State) -> Tensor:
+        return state.moving
+
+    def end(self, field: Field, state: _State, best: Found) -> Found:
+        if self.rounds == 1:
+            return best._replace(change=state.change, taken=state.taken)
+        seen = field.look(state.change)
+        return best.or_better(Found(state.change, field.succeeded(seen), seen.loss, state.taken))
+
+    def settled(self, best: Found) -> Tensor:
+        return tf.reduce_all(best.success)
 
 
-def _better(one: _Found, other: _Found) -> _Found:
-    """Row by row the one that succeeds, else that of the larger loss."""
-    takes = (other.success & ~one.success) | ((other.success == one.success) & (other.loss > one.loss))
-
-    def chosen(a: Tensor, b: Tensor) -> Tensor:
-        return tf.where(tf.reshape(takes, (-1, *([1] * (a.shape.rank - 1)))), b, a)
-
-    return _Found(*(chosen(a, b) for a, b in zip(one, other, strict=True)))
-
-
-def _is_true(flag: Tensor) -> bool:
-    """Whether something is known to hold; inside of a `tf.function` nothing is."""
-    return bool(flag.numpy()) if hasattr(flag, "numpy") else False
-
-
-def for_each(value: TensorLike, start: Tensor) -> Tensor:
-    """A number for each example, or one for all, shaped to be multiplied with the examples."""
-    return tf.reshape(tf.cast(value, start.dtype), (-1, *([1] * (start.shape.rank - 1))))
-
-
-def check_sizes(name: str, value: Any) -> None:
-    """Raise unless something is a size, or one for each example.
-
-    Raises:
-      ArgumentError: It is not.
-    """
-    try:
-        numbers = np.asarray(value, np.float64)
-        fine = bool(np.all(np.isfinite(numbers)) and np.all(numbers >= 0))
-    except (TypeError, ValueError):
-        fine = False
-    if not fine:
-        raise errors.ArgumentError(f"{name}={value!r} is no size.", [], "0 or more; a number, or one for each example")
+def started(field: Field, draw: Tensor, norm: Norm, random_start: bool, rounds: int) -> Tensor:
+    """The change that a round begins with: none, or one drawn from the ball; from the second round on always drawn."""
+    if not random_start and rounds == 1:
+        return field.none
+    radius = field.numbers("epsilon")
+    drawn = somewhere(field.none, radius, norm, draw)
+    kept = field.allowed(drawn, radius, norm)
+    return kept if random_start else tf.where(draw[1] > 0, kept, field.none)

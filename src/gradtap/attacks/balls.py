@@ -58,6 +58,50 @@ def inside(change: Tensor, radius: Tensor, norm: Norm) -> Tensor:
     return tf.reshape(tf.where(kept, flat, found), tf.shape(change))
 
 
+def inside_box(change: Tensor, radius: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    r"""The nearest change whose 1-norm is at most the radius and whose entries are within a box around zero.
+
+    It is :math:`\mathrm{sign}(u)\, \min(\max(|u| - \lambda, 0), b)` with the room :math:`b` that the box leaves on that
+    side. The sum over the entries falls in straight pieces as the threshold rises; their ends are sorted.
+
+    Args:
+      change: ``(batch, ...)``.
+      radius: ``(batch, 1, ...)``.
+      low: The least entries, 0 or less, of the shape of the change.
+      high: The largest, 0 or more.
+    """
+    flat, most = _flat(change), tf.reshape(radius, (-1, 1))
+    sizes, room = tf.abs(flat), _flat(tf.where(change >= 0, high, -low))
+    ends = tf.concat([sizes, tf.nn.relu(sizes - room), tf.zeros_like(sizes[:, :1])], 1)
+    turns = tf.concat([tf.ones_like(sizes), -tf.ones_like(sizes), tf.zeros_like(sizes[:, :1])], 1)
+    order = tf.argsort(ends, 1, direction="DESCENDING", stable=True)
+    ends, turns = (tf.gather(t, order, batch_dims=1) for t in (ends, turns))
+    rising = tf.cumsum(turns, 1)
+    sums = tf.cumsum(rising[:, :-1] * (ends[:, :-1] - ends[:, 1:]), 1)
+    sums = tf.concat([tf.zeros_like(sums[:, :1]), sums], 1)
+    last = tf.reduce_sum(tf.cast(sums <= most, tf.int32), 1, keepdims=True) - 1
+    end, slope, reached = (tf.gather(t, tf.maximum(last, 0), batch_dims=1) for t in (ends, rising, sums))
+    taken = tf.nn.relu(end - tf.math.divide_no_nan(most - reached, slope))
+    found = tf.sign(flat) * tf.minimum(tf.nn.relu(sizes - taken), room)
+    return tf.reshape(found, tf.shape(change))
+
+
+def sparsest(slope: Tensor, share: Tensor) -> Tensor:
+    """The step of 1-norm one along the signs of a share of the entries, those of the largest slopes.
+
+    Args:
+      slope: ``(batch, ...)``.
+      share: ``(batch,)``, from 0 to 1.
+    """
+    flat = _flat(slope)
+    count = tf.shape(flat)[1]
+    place = tf.cast((1 - share) * tf.cast(count, share.dtype), tf.int32)
+    rising = tf.sort(tf.abs(flat), axis=1)
+    least = tf.gather(rising, tf.clip_by_value(place, 0, count - 1)[:, None], batch_dims=1)
+    moved = tf.where(tf.abs(flat) >= least, tf.sign(flat), tf.zeros_like(flat))
+    return tf.reshape(tf.math.divide_no_nan(moved, tf.reduce_sum(tf.abs(moved), 1, keepdims=True)), tf.shape(slope))
+
+
 def _threshold(sizes: Tensor, most: Tensor) -> Tensor:
     """What is taken from each size so that the rest sums to a bound: Duchi et al. 2008."""
     ordered = tf.sort(sizes, axis=1, direction="DESCENDING")
@@ -66,7 +110,7 @@ def _threshold(sizes: Tensor, most: Tensor) -> Tensor:
     return tf.gather(over, tf.maximum(last, 0), batch_dims=1)
 
 
-def somewhere(like: Tensor, radius: Tensor, norm: Norm, seed: list[int]) -> Tensor:
+def somewhere(like: Tensor, radius: Tensor, norm: Norm, seed: Tensor | list[int]) -> Tensor:
     """A change drawn evenly from the ball, the same for all examples but for their radius."""
     shape = tf.concat([[1], tf.shape(like)[1:]], 0)
     if norm == "linf":

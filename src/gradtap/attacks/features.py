@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from gradtap import errors
 from gradtap.asking import address_key
+from gradtap.attacks.field import Bounds
 from gradtap.attacks.gradient_steps import pgd
 from gradtap.attacks.results import Adversarial
-from gradtap.attacks.stages import Bounds
 from gradtap.differentiate import activations
 from gradtap.graph import surgery
 from gradtap.graph.resolve import resolve

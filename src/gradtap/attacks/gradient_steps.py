@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
-from gradtap import errors
-from gradtap.asking import Settings, check_choice
-from gradtap.attacks.ascent import Ascent, check_sizes, for_each
+from gradtap.asking import Settings
+from gradtap.attacks.arguments import check_ask, check_sizes
+from gradtap.attacks.ascent import Ascent
 from gradtap.attacks.balls import Norm
+from gradtap.attacks.field import Bounds
 from gradtap.attacks.results import Adversarial
-from gradtap.attacks.stages import Bounds, Field, attack
+from gradtap.attacks.stages import attack
 from gradtap.graph import surgery
-from gradtap.graph.scores import widen
 from gradtap.staged.noise import generator
-from gradtap.types import Address, Model, Structure, Tensor, TensorLike
+from gradtap.types import Address, Model, Structure, TensorLike
 
 
 @surgery.unconverted
@@ -48,8 +45,9 @@ def fgsm(
       bounds: Lowest and highest value of an input, to which examples are clipped; None where there are none. At another
         tap they do not apply.
       targeted: Make the loss small.
-      loss: None for the cross-entropy, from the logits where a softmax or sigmoid ends the graph; a Keras loss by name,
-        function or object, of ``labels``; or a value of `gradtap.targets`.
+      loss: None for the cross-entropy, from the logits where a softmax or sigmoid ends the graph; ``"dlr"`` or
+        ``"margin"``, see `auto_pgd`; a Keras loss by name, function or object, of ``labels``; or a value of
+        `gradtap.targets`.
       at: One address: the input, or the activations of any layer.
       batch_size: See `gradtap.gradients`.
       training: See `gradtap.gradients`.
@@ -74,13 +72,8 @@ def fgsm(
       Goodfellow et al., Explaining and Harnessing Adversarial Examples, https://arxiv.org/abs/1412.6572, 2014.
     """
     settings = Settings("error", batch_size, training, seed, checks)
-    _check(epsilon, bounds, targeted)
-
-    def search(field: Field) -> tuple[Tensor, Tensor]:
-        start = widen(field.start)
-        radius = for_each(field.given["epsilon"], start)
-        point = field.kept_in_bounds(start + radius * tf.sign(field.look(field.start).slope))
-        return point, tf.ones([tf.shape(start)[0]], tf.int32)
+    check_ask(bounds, targeted)
+    check_sizes("epsilon", epsilon)
 
     return attack(
         model,
@@ -89,12 +82,10 @@ def fgsm(
         loss,
         at,
         settings,
-        name="attack",
-        search=search,
+        search=Ascent("linf", 1),
         targeted=targeted,
         bounds=bounds,
-        norm="linf",
-        per_example={"epsilon": epsilon},
+        per_example={"epsilon": epsilon, "step_size": epsilon},
     )
 
 
@@ -166,7 +157,8 @@ def pgd(
       Dong et al., Boosting Adversarial Attacks with Momentum, https://arxiv.org/abs/1710.06081, 2017.
     """
     settings = Settings("error", batch_size, training, seed, checks)
-    _check(epsilon, bounds, targeted)
+    check_ask(bounds, targeted)
+    check_sizes("epsilon", epsilon)
     check_sizes("step_size", step_size)
     search = Ascent(norm, steps, momentum, stop_early, random_start, restarts, int(generator(seed, 6).integers(2**31)))
     return attack(
@@ -176,17 +168,8 @@ def pgd(
         loss,
         at,
         settings,
-        name="attack",
         search=search,
         targeted=targeted,
         bounds=bounds,
-        norm=norm,
         per_example={"epsilon": epsilon, "step_size": step_size},
     )
-
-
-def _check(epsilon: Any, bounds: Any, targeted: Any) -> None:
-    check_sizes("epsilon", epsilon)
-    check_choice("targeted", targeted, (True, False))
-    if bounds is not None and (np.shape(bounds) != (2,) or not bounds[0] < bounds[1]):
-        raise errors.ArgumentError(f"bounds={bounds!r} is no pair.", [], "bounds=(lowest, highest), or None")

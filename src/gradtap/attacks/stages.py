@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,76 +10,18 @@ import tensorflow as tf
 from gradtap import errors
 from gradtap.asking import Settings, address_key, ask
 from gradtap.attacks.attack_losses import attack_target
-from gradtap.attacks.balls import Norm, length
+from gradtap.attacks.field import Bounds, Frame
 from gradtap.attacks.results import Adversarial
+from gradtap.attacks.searching import Search, searched
 from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery
 from gradtap.graph.resolve import resolve
-from gradtap.graph.scores import pre_squash, widen
+from gradtap.graph.scores import pre_squash
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.staged.slope_legs import leg_with
 from gradtap.staged.stages import Legs, Stage, Staged, refuse_states
 from gradtap.targets.protocol import Target
 from gradtap.types import Model, Structure, Tensor, TensorLike
-
-Bounds = tuple[float, float] | None
-
-
-class Seen(NamedTuple):
-    """What a run of the rest of the model shows at a point."""
-
-    slope: Tensor
-    outputs: list[Tensor]
-    loss: Tensor
-
-
-class Field:
-    """The rest of a model as an attack sees it, on one batch.
-
-    Args:
-      stage: The rest of the model from the tap on.
-      labels: One class for each example, int; None where the loss is of another kind.
-      targeted: Whether the labels are what the model is to say.
-      bounds: Lowest and highest value of an input; None at another tap, or where there are none.
-      given: What else there is for each example, by name.
-    """
-
-    def __init__(
-        self, stage: Stage, labels: Tensor | None, targeted: bool, bounds: Bounds, given: Mapping[str, TensorLike]
-    ) -> None:
-        self.given = given
-        self._stage = stage
-        self._labels = labels
-        self.sign = -1.0 if targeted else 1.0
-        self._targeted = targeted
-        self._bounds = bounds
-        #: Where the attack begins.
-        self.start = stage.here[0]
-
-    def look(self, point: Tensor) -> Seen:
-        """The slope of what is to become large, the outputs and that loss, at a point."""
-        slope, *outputs, loss = (tensor[0] for tensor in self._stage.run([tf.cast(point, self.start.dtype)[None]]))
-        return Seen(self.sign * widen(slope), outputs, self.sign * loss)
-
-    def kept_in_bounds(self, point: Tensor) -> Tensor:
-        """The nearest point with all entries within the bounds."""
-        return point if self._bounds is None else tf.clip_by_value(point, *self._bounds)
-
-    def succeeded(self, seen: Seen, first: Seen) -> Tensor:
-        """Whether the model says something else than it should, or where targeted what it is to say, ``(batch,)``."""
-        output = seen.outputs[0]
-        if self._labels is None or output.shape.rank != 2:
-            return seen.loss > first.loss
-        if output.shape[1] == 1:
-            middle = 0.5 if pre_squash(self._stage.graph.outputs[0]) is not None else 0.0
-            said = tf.cast(output[:, 0] > middle, self._labels.dtype)
-        else:
-            said = tf.argmax(output, 1, output_type=self._labels.dtype)
-        return tf.equal(said, self._labels) if self._targeted else tf.not_equal(said, self._labels)
-
-
-#: Moves the points; from the field to the final points and how many steps each example took.
-Search = Callable[[Field], tuple[Tensor, Tensor]]
 
 
 def attack(
@@ -91,11 +32,9 @@ def attack(
     at: Any,
     settings: Settings,
     *,
-    name: Hashable,
     search: Search,
     targeted: bool,
     bounds: Bounds,
-    norm: Norm,
     per_example: dict[str, Any],
 ) -> Adversarial:
     """Attack a model at a tap.
@@ -107,37 +46,45 @@ def attack(
       loss: What is made large; None for the cross-entropy.
       at: One address.
       settings: The keywords of the call.
-      name: What the programs are kept under.
       search: Moves the points.
       targeted: Whether the labels are what the model is to say.
       bounds: Lowest and highest value of an input.
-      norm: In which the distance is measured.
-      per_example: Checked numbers with one for each example, or one for all, by name; ``search`` reads them from the
-        field's ``given``.
+      per_example: Checked numbers with one for each example, or one for all, by name, as ``search`` asks its field.
     """
-    target = attack_target(loss, labels)
+    target = attack_target(loss, labels, targeted)
     classes = _classes(labels)
+    limits = None if bounds is None else (float(bounds[0]), float(bounds[1]))
 
     def work(stages: list[Stage], inputs: list[Tensor], arrays: list[TensorLike]) -> dict[str, list[Tensor]]:
         [stage] = stages
         at_input = any(stage.leg.moved[0].tensor is feed for feed in stage.graph.feeds)
-        own = bounds if at_input else None
+        own = limits if at_input else None
         _check_bounds(stage.here[0], own)
-        examples = tf.shape(stage.here[0])[:1]
-        rows = None if classes is None else tf.broadcast_to(tf.convert_to_tensor(arrays[-1]), examples)
-        field = Field(stage, rows, targeted, own, dict(zip(per_example, arrays, strict=False)))
-        point, steps = search(field)
-        final = field.look(point)
-        first = field.look(field.start)
-        change = widen(tf.cast(point, field.start.dtype)) - widen(field.start)
-        return {
-            "examples": [tf.cast(point, field.start.dtype)],
-            "perturbation": [change],
-            "success": [field.succeeded(final, first)],
-            "distance": [length(change, norm)],
-            "outputs": final.outputs,
-            "steps": [steps],
-        }
+        if classes is None:  # what the loss is where the attack begins, to tell success by
+            told_by = (-1.0 if targeted else 1.0) * stage.run([stage.here[0][None]])[-1][0]
+        else:
+            told_by = tf.broadcast_to(tf.convert_to_tensor(arrays[-1]), tf.shape(stage.here[0])[:1])
+        given = [tf.convert_to_tensor(array) for array in arrays[: len(per_example)]]
+        fed = [tf.convert_to_tensor(value) for value in stage.fed]
+        tensors = [stage.here[0], *stage.beside, *fed, told_by, *given]
+        frame = Frame(
+            suffix=stage.leg.cut.suffix,
+            beside=len(stage.beside),
+            fed=len(fed),
+            has_labels=classes is not None,
+            names=tuple(per_example),
+            targeted=targeted,
+            bounds=own,
+            middle=0.5 if pre_squash(stage.graph.outputs[0]) is not None else 0.0,
+            together=stage.fits(search.at_once),
+            dtypes=stage.leg.dtypes,
+        )
+        found = searched(search, frame, tensors, stage.apart, stage.leg.compiled, "steps of an attack")
+        if stage.leg.squashed:  # tells whether the loss was saturated where the attack began and where it ended
+            for point in (stage.here[0], found.examples):
+                stage.run([point[None]])
+        parts = found._asdict()
+        return {key: part if key == "outputs" else [part] for key, part in parts.items() if key != "loss"}
 
     def arrays(graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         given = [np.asarray(value) for value in per_example.values()]
@@ -151,7 +98,7 @@ def attack(
         return [*(np.reshape(v, -1) for v in given), *([] if classes is None else [tf.reshape(classes, [-1])])]
 
     question = Staged(
-        target, (name, address_key(at)), lambda graph, own: _legs(graph, own, target, at), work, arrays=arrays
+        target, ("attack", address_key(at)), lambda graph, own: _legs(graph, own, target, at), work, arrays=arrays
     )
     program, parts = ask(model, inputs, question, settings)
     found = {key: parts[key][0] for key in ("examples", "perturbation", "success", "distance", "steps")}
@@ -177,7 +124,9 @@ def _legs(graph: ForwardGraph, settings: Settings, target: Target, at: Any) -> L
         score = target.build(graph)
     kept, slopes, skipped = slopes_at(graph, places, score.value, repr(target), "error", "loss")
     refuse_states(kept)
-    return Legs([leg_with(graph, kept, kept, [*slopes, *graph.outputs, score.value], score)], skipped)
+    before = pre_squash(graph.outputs[0])
+    scores = graph.outputs[0] if before is None else before
+    return Legs([leg_with(graph, kept, kept, [*slopes, scores, *graph.outputs, score.value], score)], skipped)
 
 
 def _check_bounds(start: Tensor, bounds: Bounds) -> None:

@@ -184,7 +184,7 @@ class _Search:
         values[~np.isfinite(first).all(1)] = np.nan
         # Without curvature every vector is an eigenvector, and there is nothing to iterate on.
         curved = [n for n in range(rows) if np.isfinite(first[n]).all() and np.any(first[n])]
-        apart = _TOGETHER if stage.takes_any_rows else max(len(curved), 1)
+        apart = _TOGETHER if stage.apart else max(len(curved), 1)
         for part in (curved[i : i + apart] for i in range(0, len(curved), apart)):
             solvers = [partial(self._solve, solve, start, float(np.linalg.norm(first[n])), stage) for n in part]
             with closing(tracked(count(), None, f"products at {stage.leg.measured[0].key}")) as rounds:
@@ -247,7 +247,7 @@ def _rank(values: Vector, which: str) -> Vector:
 def _multiply(stage: Stage, rows: list[int], vectors: Vector) -> Vector:
     """Products of some examples' matrices with a vector each, ``(rows, n)``."""
     here = stage.here[0]
-    taken = stage.of_rows(rows) if stage.takes_any_rows else None
+    taken = stage.of_rows(rows) if stage.apart else None
     if taken is None:
         every = np.zeros((len(here), vectors.shape[1]))
         every[rows] = vectors

@@ -19,6 +19,7 @@ from tensorflow.python.eager import wrap_function
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
 from tensorflow.python.framework import convert_to_constants, func_graph
 from tensorflow.python.framework import ops as ops_of_python
+from tensorflow.python.ops import handle_data_util
 
 from gradtap.graph import custom_gradients, moments, second_rules, shape_twins
 from gradtap.graph.bodies import give_names_of_their_own, with_inner
@@ -123,6 +124,11 @@ def prune(wrapped: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> C
     return run
 
 
+#: Ops that hand on what a variable is known by; the reader of a `GraphDef` forgets of what shape it is, and no outer
+#: tape could follow the loop of a recurrent layer.
+_LOOPS_AND_BRANCHES = frozenset({"While", "StatelessWhile", "If", "StatelessIf"})
+
+
 def _part_of(wrapped: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> Any:
     """A graph of its own with the ops between feeds and fetches, and those captures that they use.
 
@@ -149,6 +155,9 @@ def _part_of(wrapped: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -
         nodes = tf.compat.v1.GraphDef(versions=graph.graph_def_versions, node=_node_defs(wrapped, needed, part))
         wanted = [fetch.name for fetch in fetches]
         part.outputs = list(tf.graph_util.import_graph_def(nodes, names, wanted, name="")) if nodes.node else []
+    for op in needed:
+        for handle in op.outputs if op.type in _LOOPS_AND_BRANCHES else ():
+            handle_data_util.copy_handle_data(handle, part.get_tensor_by_name(handle.name))
     for output, fetch in zip(part.outputs, fetches, strict=True):
         output.set_shape(fetch.shape)  # Python code may have known more than an op by itself
     part.inputs = [*given, *part.internal_captures]

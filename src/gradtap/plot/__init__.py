@@ -1,4 +1,4 @@
-"""Pictures of what gradients say about places in an image.
+"""Pictures of what gradients say about places in an image, and curves.
 
 Every function returns a ``matplotlib.figure.Figure`` and touches no global state of matplotlib: nothing pops up,
 nothing has to be closed, and any thread may draw. matplotlib is imported by the first call, not by this package.
@@ -13,6 +13,7 @@ Example:
   >>> gt.plot.layers(maps, images).savefig("layers.png")
 """
 
+from gradtap.plot.curves import curve
 from gradtap.plot.feature_maps import channels
 from gradtap.plot.fields import patches, receptive
 from gradtap.plot.figures import heatmap, layers
@@ -24,6 +25,7 @@ __all__ = [
     "PictureError",
     "attention",
     "channels",
+    "curve",
     "flow",
     "heatmap",
     "layers",

@@ -48,7 +48,7 @@ def flow(found: Any) -> Figure:
     except ImportError:
         raise MissingExtraError.of("viz", "drawing a picture") from None
     draw = {FlowMeasurement: _measurement, Comparison: _comparison, FlowMonitor: _monitor}.get(type(found))
-    if draw is None or not getattr(found, "rows", None) and not getattr(found, "history", None):
+    if draw is None or (not getattr(found, "rows", None) and not getattr(found, "history", None)):
         raise PictureError(
             "there is no flow to draw.",
             [("received", repr(found)[:100])],

@@ -10,6 +10,12 @@ from typing import Any, TypeVar
 #: Seconds of work before a bar appears: what ends sooner needs none.
 PATIENCE = 2.0
 
+#: Seconds that a stretch of steps is to take: until it ends, no bar moves and no Ctrl-C is heard.
+_STRETCH = 1.0
+
+#: How many steps the first stretch has, and how many times as many the next one may have.
+_FIRST, _GROWTH = 4, 2
+
 _Item = TypeVar("_Item")
 
 
@@ -31,6 +37,35 @@ def tracked(items: Iterable[_Item], total: int | None, what: str) -> Generator[_
             yield item
         if bar is not None:
             bar.update(task, completed=total)
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def stretches(total: int, what: str) -> Iterator[tuple[int, int]]:
+    """Cut a long run of steps into stretches that each take about a second, with progress.
+
+    Args:
+      total: How many steps there are.
+      what: What is done with them.
+
+    Yields:
+      Where a stretch begins and where it ends.
+    """
+    begun, bar, task = time.monotonic(), None, None
+    start, size = 0, _FIRST
+    try:
+        while start < total:
+            stop = min(start + size, total)
+            before = time.monotonic()
+            if bar is None and start and before - begun > PATIENCE and _somebody_looks():
+                bar, task = _bar(what, total)
+            if bar is not None:
+                bar.update(task, completed=start)
+            yield start, stop
+            taken = time.monotonic() - before
+            fitting = int((stop - start) * _STRETCH / max(taken, 1e-6))
+            start, size = stop, min(max(1, fitting), _GROWTH * size)
     finally:
         if bar is not None:
             bar.stop()

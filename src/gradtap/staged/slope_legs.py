@@ -80,4 +80,4 @@ def leg_with(
         further_feeds=further_feeds,
         held=score.held,
     )
-    return Leg(cut, moved, measured, squashed=score.squashed)
+    return Leg(cut, moved, measured, squashed=score.squashed, dtypes=tuple(fetch.dtype for fetch in fetches))

@@ -36,6 +36,9 @@ class Leg:
       aside: Whether it serves the other legs and has no result of its own.
       squashed: Whether the target ends in a softmax or sigmoid, so that it can be saturated.
       reached: Whether the moved taps have a say in the target.
+      dtypes: The types of what the suffix returns.
+      compiled: What a method has compiled around the suffix, by what it depends on; kept as long as the leg. None where
+        XLA compiles the suffix, which may refuse to and then goes on without.
     """
 
     cut: Cut
@@ -44,6 +47,8 @@ class Leg:
     aside: bool = False
     squashed: bool = False
     reached: bool = True
+    dtypes: tuple[tf.DType, ...] = ()
+    compiled: dict[Hashable, Any] | None = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,9 @@ class Legs:
     def with_xla(self) -> Legs:
         """The same with their suffixes compiled by XLA."""
         cuts = [replace(leg.cut, suffix=with_xla(leg.cut.suffix)) for leg in self.legs]
-        return Legs([replace(leg, cut=cut) for leg, cut in zip(self.legs, cuts, strict=True)], self.skipped)
+        return Legs(
+            [replace(leg, cut=cut, compiled=None) for leg, cut in zip(self.legs, cuts, strict=True)], self.skipped
+        )
 
     @property
     def rows_in_flight(self) -> int:
@@ -104,27 +111,28 @@ class Stage:
         found = list(leg.cut.prefix(*inputs, *seeds, *fed))
         #: The activations at the moved taps, ``(batch, ...)``.
         self.here: list[Tensor] = found[: leg.cut.moved]
-        self._beside = found[leg.cut.moved :]
-        self._fed = list(fed)
+        #: What goes around them, and what stays as the inputs make it.
+        self.beside = found[leg.cut.moved :]
+        self.fed = list(fed)
         self._seeds = seeds
         self.batch: int | None = self.here[0].shape[0]
-        self._together = leg.cut.rows and not coupled and self.batch is not None
-        self._runs_at_once = max(1, at_once // max(self.batch or 1, 1)) if self._together else 1
+        #: Whether the examples are apart from each other, so that there may be more of them, or fewer.
+        self.apart = leg.cut.rows and not coupled and self.batch is not None
+        self._runs_at_once = max(1, at_once // max(self.batch or 1, 1)) if self.apart else 1
         #: Whether each example's target was saturated wherever it was looked at, ``(batch,)``; None where it cannot be.
         self.saturated: Tensor | None = None
 
-    @property
-    def takes_any_rows(self) -> bool:
-        """Whether the suffix may be given some of the examples, or one of them several times."""
-        return self._together
+    def fits(self, runs: int) -> bool:
+        """Whether so many runs can be laid side by side in the batch axis at once."""
+        return self._runs_at_once >= runs
 
     def of_rows(self, rows: Sequence[int]) -> Stage:
-        """The same with some of the examples; only where it takes any."""
+        """The same with some of the examples; only where they are apart from each other."""
         if len(rows) == self.batch and list(rows) == list(range(len(rows))):
             return self
         part = copy(self)
-        part.here, part._beside, part._fed = (
-            [self._taken(tensor, rows) for tensor in tensors] for tensors in (self.here, self._beside, self._fed)
+        part.here, part.beside, part.fed = (
+            [self._taken(tensor, rows) for tensor in tensors] for tensors in (self.here, self.beside, self.fed)
         )
         part.batch, part.saturated = len(rows), None
         return part
@@ -163,10 +171,10 @@ class Stage:
         runs = points[0].shape[0]
         if runs == 1:
             own = (tensor[0] for tensor in each)
-            fetched = self.leg.cut.suffix(*(p[0] for p in points), *self._beside, *self._fed, *further, *own)
+            fetched = self.leg.cut.suffix(*(p[0] for p in points), *self.beside, *self.fed, *further, *own)
             return [tensor[None] for tensor in fetched]
         rows, own_rows = ([tf.reshape(p, (-1, *p.shape[2:])) for p in tensors] for tensors in (points, each))
-        beside, fed, more = ([self._again(t, runs) for t in ts] for ts in (self._beside, self._fed, further))
+        beside, fed, more = ([self._again(t, runs) for t in ts] for ts in (self.beside, self.fed, further))
         fetched = self.leg.cut.suffix(*rows, *beside, *fed, *more, *own_rows)
         return [tf.reshape(tensor, (runs, -1, *tensor.shape[1:])) for tensor in fetched]
 
