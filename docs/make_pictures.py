@@ -1,7 +1,7 @@
 """Make the pictures of the documentation, and write the measured figures into its pages.
 
-Run ``python docs/make_pictures.py`` for all of them, or name some of ``EXAMPLES``. What an example needs installed stands
-at its head, in ``docs/examples``. Most take minutes on two cores.
+Run ``python docs/make_pictures.py`` for all of them, or name some of ``EXAMPLES``. What an example needs installed
+stands at its head, in ``docs/examples``. Most take minutes on two cores.
 """
 
 from __future__ import annotations
