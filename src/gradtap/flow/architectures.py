@@ -203,6 +203,9 @@ def _dense(activation: str, width: int, block: str) -> keras.layers.Layer:
 
 
 def _activated(x: Tensor, activation: str, name: str | None) -> Tensor:
+    if activation == "glu":  # a layer of it would say that it keeps the size
+        half, gate = keras.ops.split(x, 2, axis=-1)
+        return layers.Multiply(name=name)([half, layers.Activation("sigmoid")(gate)])
     return layers.Activation(activation, name=name)(x)
 
 
