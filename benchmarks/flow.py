@@ -38,7 +38,9 @@ def run(turn: int = 0, quick: bool = False) -> dict[str, Any]:
     for number in range(rounds):
         order = ["watched", "plain"] if (number + turn) % 2 == 0 else ["plain", "watched"]
         for name in order:
-            seconds[name].append(_epoch(watched if name == "watched" else plain, x, y, monitor if name == "watched" else None))
+            seconds[name].append(
+                _epoch(watched if name == "watched" else plain, x, y, monitor if name == "watched" else None)
+            )
     start = time.perf_counter()
     flow.measure(watched, x[:32], labels=y[:32], training=True, seed=0)
     facts = [timing.fact("one measurement of 32 examples", (time.perf_counter() - start) * 1e3, "ms")]

@@ -126,7 +126,9 @@ def run(turn: int = 0, quick: bool = False) -> dict[str, Any]:
     facts = [timing.fact(f"healthy, with a finding: {name.strip()}", n / seeds, "share") for name, n in alarms.items()]
     total = sum(alarms.values()) / seeds / len(alarms)
     facts.append(timing.fact(f"healthy, with a finding: all {seeds * len(alarms)}", total, "share", 0.02))
-    facts += [timing.fact(f"broken, found as {BROKEN[name][1]}: {name}", n / seeds, "share") for name, n in hits.items()]
+    facts += [
+        timing.fact(f"broken, found as {BROKEN[name][1]}: {name}", n / seeds, "share") for name, n in hits.items()
+    ]
     return {"pairs": [], "facts": facts}
 
 

@@ -1,8 +1,8 @@
 """Make the pictures of the documentation, and write the measured figures into its pages.
 
 Run ``python docs/make_pictures.py`` for all of them, or name some: ``photographs``, ``visualised``, ``minilm``,
-``notes``, ``sanity_checks``, ``shortcut``. What an example needs installed stands at its head, in ``docs/examples``.
-Most take minutes on two cores.
+``notes``, ``sanity_checks``, ``shortcut``, ``gradient_flow``. What an example needs installed stands at its head, in
+``docs/examples``. Most take minutes on two cores.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ EXAMPLES = {
     "notes": "real-networks.md",
     "sanity_checks": "evaluation.md",
     "shortcut": "shortcut.md",
+    "gradient_flow": "gradient-flow.md",
 }
 
 

@@ -61,7 +61,12 @@ def brute_force(a, g):
 
 def convolutional():
     convolution = layers.Conv2D(6, 3, activation="relu", name="conv")
-    stages = [convolution, layers.MaxPooling2D(name="pool"), layers.Flatten(name="flat"), layers.Dense(10, name="logits")]
+    stages = [
+        convolution,
+        layers.MaxPooling2D(name="pool"),
+        layers.Flatten(name="flat"),
+        layers.Dense(10, name="logits"),
+    ]
     return keras.Sequential([keras.Input((8, 8, 2)), *stages])
 
 
@@ -75,7 +80,9 @@ def test_numbers_are_those_of_all_activations_and_gradients(kind, batch_size, fl
     for row in found.rows:
         expected = brute_force(g.activations[row.address], g[row.address])
         for name, value in expected.items():
-            np.testing.assert_allclose(getattr(row, name), value, rtol=1e-9, atol=1e-15, err_msg=f"{row.address} {name}")
+            np.testing.assert_allclose(
+                getattr(row, name), value, rtol=1e-9, atol=1e-15, err_msg=f"{row.address} {name}"
+            )
         units = np.asarray(g.activations[row.address]).reshape(-1, row.shape[-1])
         assert row.dead == np.mean(np.all(units == 0, 0))
         assert row.examples == 24
@@ -104,7 +111,9 @@ def test_weights_have_the_gradient_of_the_mean_loss():
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(Y, model(X), from_logits=True))
     slopes = tape.gradient(loss, [w.value for w in model.trainable_weights])
-    assert [row.address for row in found.weights] == [f"{n}:{w}" for n in ("dense0", "dense1", "dense2", "logits") for w in ("kernel", "bias")]
+    assert [row.address for row in found.weights] == [
+        f"{n}:{w}" for n in ("dense0", "dense1", "dense2", "logits") for w in ("kernel", "bias")
+    ]
     for row, weight, slope in zip(found.weights, model.trainable_weights, slopes, strict=True):
         np.testing.assert_allclose(row.gradient_norm, np.linalg.norm(slope), rtol=1e-5)
         np.testing.assert_allclose(row.weight_norm, np.linalg.norm(weight), rtol=1e-6)
@@ -113,7 +122,10 @@ def test_weights_have_the_gradient_of_the_mean_loss():
 
 def test_only_the_weights_of_what_was_asked_for_and_no_frozen_ones():
     model = classifier()
-    assert [row.address for row in flow.measure(model, X, labels=Y, at="dense1").weights] == ["dense1:kernel", "dense1:bias"]
+    assert [row.address for row in flow.measure(model, X, labels=Y, at="dense1").weights] == [
+        "dense1:kernel",
+        "dense1:bias",
+    ]
     model.get_layer("dense1").trainable = False
     assert not [row for row in flow.measure(model, X, labels=Y).weights if row.address.startswith("dense1")]
 
@@ -125,7 +137,9 @@ def test_a_dataset_with_labels_is_streamed_and_gives_the_same():
     for a, b in zip(whole.rows, streamed.rows, strict=True):
         np.testing.assert_allclose(a.gradient_norm, b.gradient_norm, rtol=1e-5)
         np.testing.assert_allclose(a.cosine, b.cosine, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose([r.gradient_norm for r in whole.weights], [r.gradient_norm for r in streamed.weights], rtol=1e-4)
+    np.testing.assert_allclose(
+        [r.gradient_norm for r in whole.weights], [r.gradient_norm for r in streamed.weights], rtol=1e-4
+    )
     assert streamed.examples == 24
 
 
@@ -147,7 +161,12 @@ def test_sequences_of_different_lengths_have_no_common_direction():
     data = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=tf.TensorSpec((None, None, 3)))
     hidden_row = flow.measure(model, data, target=0).rows[0]
     assert np.isnan(hidden_row.cosine) and np.isnan(hidden_row.signal_to_noise)
-    norms = np.concatenate([np.linalg.norm(np.reshape(gt.gradients(model, b, target=0, at="hidden").only, (4, -1)), axis=1) for b in batches])
+    norms = np.concatenate(
+        [
+            np.linalg.norm(np.reshape(gt.gradients(model, b, target=0, at="hidden").only, (4, -1)), axis=1)
+            for b in batches
+        ]
+    )
     np.testing.assert_allclose(hidden_row.gradient_norm, norms.mean(), rtol=1e-6)
 
 
@@ -174,7 +193,9 @@ def test_a_second_measurement_of_new_weights_traces_nothing():
 @pytest.mark.parametrize("last", [None, "softmax"])
 def test_whole_numbers_are_compared_by_cross_entropy_from_logits_unless_a_softmax_ends_the_model(last):
     inputs = keras.Input((16,))
-    model = keras.Model(inputs, layers.Dense(10, activation=last, name="scores")(layers.Dense(8, name="hidden")(inputs)))
+    model = keras.Model(
+        inputs, layers.Dense(10, activation=last, name="scores")(layers.Dense(8, name="hidden")(inputs))
+    )
     expected = keras.losses.sparse_categorical_crossentropy(Y, model(X), from_logits=last is None)
     np.testing.assert_allclose(flow.measure(model, X, labels=Y).target, np.mean(expected), rtol=1e-5)
 
@@ -203,7 +224,9 @@ def test_the_losses_of_several_outputs_are_added_up(by):
     model.compile("sgd", {"a": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "b": "mse"})
     labels = {"a": Y, "b": values} if by == "name" else [Y, values]
     out = model(X)
-    expected = np.mean(keras.losses.sparse_categorical_crossentropy(Y, out["a"], from_logits=True)) + np.mean((out["b"] - values) ** 2)
+    expected = np.mean(keras.losses.sparse_categorical_crossentropy(Y, out["a"], from_logits=True)) + np.mean(
+        (out["b"] - values) ** 2
+    )
     np.testing.assert_allclose(flow.measure(model, X, labels=labels).target, expected, rtol=1e-5)
 
 
@@ -342,7 +365,9 @@ def test_saturation(activation):
 
 
 def test_what_a_model_returns_may_be_sure_of_itself():
-    model = keras.Sequential([keras.Input((16,)), layers.Dense(8, name="hidden"), layers.Dense(1, activation="sigmoid", name="p")])
+    model = keras.Sequential(
+        [keras.Input((16,)), layers.Dense(8, name="hidden"), layers.Dense(1, activation="sigmoid", name="p")]
+    )
     model.get_layer("p").bias.assign([-20.0])
     found = flow.measure(model, X, labels=np.zeros(24, int))
     assert np.isnan(found.rows[-1].saturated) and not [f for f in found.findings if f.kind == "saturated"]
@@ -415,7 +440,13 @@ def test_float16_underflows_and_a_scaled_loss_does_not():
 
 
 def test_the_gradient_of_a_contractive_state_dies():
-    model = keras.Sequential([keras.Input((40, 3)), layers.SimpleRNN(8, name="rnn", recurrent_initializer=keras.initializers.Orthogonal(0.5)), layers.Dense(4, name="scores")])
+    model = keras.Sequential(
+        [
+            keras.Input((40, 3)),
+            layers.SimpleRNN(8, name="rnn", recurrent_initializer=keras.initializers.Orthogonal(0.5)),
+            layers.Dense(4, name="scores"),
+        ]
+    )
     x = draws(6, 40, 3).astype("float32")
     found = flow.measure(model, x, target=0)
     assert kinds(found) == [("vanishing", "rnn:hidden")]
@@ -428,7 +459,9 @@ def test_the_gradient_of_a_contractive_state_dies():
 
 @pytest.mark.parametrize("bias, expected", [(8.0, []), (0.0, ["lstm:cell"])])
 def test_a_forget_bias_keeps_the_gradient_of_a_cell(bias, expected):
-    model = keras.Sequential([keras.Input((60, 3)), layers.LSTM(8, name="lstm", unit_forget_bias=False), layers.Dense(4)])
+    model = keras.Sequential(
+        [keras.Input((60, 3)), layers.LSTM(8, name="lstm", unit_forget_bias=False), layers.Dense(4)]
+    )
     values = np.zeros(32, "float32")
     values[8:16] = bias
     model.get_layer("lstm").cell.bias.assign(values)
@@ -437,7 +470,15 @@ def test_a_forget_bias_keeps_the_gradient_of_a_cell(bias, expected):
 
 
 def test_a_layer_that_runs_backwards_is_read_backwards():
-    model = keras.Sequential([keras.Input((40, 3)), layers.SimpleRNN(8, name="rnn", go_backwards=True, recurrent_initializer=keras.initializers.Orthogonal(0.5)), layers.Dense(4)])
+    model = keras.Sequential(
+        [
+            keras.Input((40, 3)),
+            layers.SimpleRNN(
+                8, name="rnn", go_backwards=True, recurrent_initializer=keras.initializers.Orthogonal(0.5)
+            ),
+            layers.Dense(4),
+        ]
+    )
     found = flow.measure(model, draws(6, 40, 3).astype("float32"), target=0)
     assert kinds(found) == [("vanishing", "rnn:hidden")]
     profile = found.profiles[0].gradient_norms

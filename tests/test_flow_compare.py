@@ -1,4 +1,4 @@
-"""Comparisons: the same data and weights as single measurements have, means over seeds, and nothing of the caller's touched."""
+"""Comparisons: what single measurements say, over seeds, and nothing of the caller's touched."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ def test_the_same_call_gives_the_same():
 
 def test_curvature_is_the_norm_of_the_hessian():
     """A linear layer under half the squared error: the Hessian at it is the identity, example by example."""
+
     def build():
         return keras.Sequential([keras.Input((6,)), layers.Dense(4, name="hidden"), layers.Dense(3, name="scores")])
 
@@ -102,7 +103,9 @@ def test_curvature_is_the_norm_of_the_hessian():
 
 
 def test_recurrent_networks_are_followed_through_time():
-    found = flow.compare({"rnn": functools.partial(architectures.recurrent, 6, 3, depth=5, width=8)}, X, Y, seeds=2, steps=0, curvature=0)
+    found = flow.compare(
+        {"rnn": functools.partial(architectures.recurrent, 6, 3, depth=5, width=8)}, X, Y, seeds=2, steps=0, curvature=0
+    )
     steps = [row for row in found.rows if row.through_time]
     assert [row.address for row in steps] == [f"state:hidden@{t}" for t in range(5)]
     assert found.models[0].depth == 5
@@ -186,7 +189,9 @@ def test_figures():
     found = flow.compare({"a": small, "b": small}, X, Y, seeds=2, steps=1, curvature=0)
     figure = found.plot()
     lines = figure.axes[0].lines
-    np.testing.assert_allclose(lines[0].get_ydata(), [r.gradient_norm for r in found.rows if (r.name, r.stage) == ("a", "initial")])
+    np.testing.assert_allclose(
+        lines[0].get_ydata(), [r.gradient_norm for r in found.rows if (r.name, r.stage) == ("a", "initial")]
+    )
     measured = flow.measure(plain(activation="sigmoid", depth=12), X, labels=Y)
     axes = gt.plot.flow(measured).axes[0]
     np.testing.assert_allclose(axes.lines[1].get_ydata(), [row.gradient_norm for row in measured.rows])

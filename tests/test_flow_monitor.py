@@ -46,19 +46,25 @@ class OwnStep(Subclassed):
     def train_step(self, data):
         x, y = data
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, self(x, training=True), from_logits=True))
+            loss = tf.reduce_mean(
+                keras.losses.sparse_categorical_crossentropy(y, self(x, training=True), from_logits=True)
+            )
         weights = self.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
         return {"loss": loss}
 
 
 def recurrent():
-    return keras.Sequential([keras.Input((8,)), layers.Reshape((8, 1)), layers.LSTM(6, name="lstm"), layers.Dense(4, name="logits")])
+    return keras.Sequential(
+        [keras.Input((8,)), layers.Reshape((8, 1)), layers.LSTM(6, name="lstm"), layers.Dense(4, name="logits")]
+    )
 
 
 def half():
     with policy("mixed_float16"):
-        return keras.Sequential([keras.Input((8,)), layers.Dense(8, activation="relu"), layers.Dense(4, dtype="float32")])
+        return keras.Sequential(
+            [keras.Input((8,)), layers.Dense(8, activation="relu"), layers.Dense(4, dtype="float32")]
+        )
 
 
 KINDS = {
@@ -78,7 +84,16 @@ def trained(make, options, monitor=None, **fit):
     model = make()
     model.compile(keras.optimizers.Adam(0.01), **({"loss": CROSS_ENTROPY} | options))
     callbacks = [monitor] if monitor else []
-    history = model.fit(X, Y, batch_size=16, epochs=2, verbose=0, callbacks=callbacks, validation_data=(X[:16], Y[:16]) if "loss" not in options else None, **fit)
+    history = model.fit(
+        X,
+        Y,
+        batch_size=16,
+        epochs=2,
+        verbose=0,
+        callbacks=callbacks,
+        validation_data=(X[:16], Y[:16]) if "loss" not in options else None,
+        **fit,
+    )
     return model, history.history
 
 
@@ -111,7 +126,9 @@ def test_what_is_seen_is_what_measure_sees_at_the_end():
 def test_the_update_ratio_is_that_of_the_step_before():
     """Plain gradient descent on the watched batch itself: the step is known."""
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((8,)), layers.Dense(6, activation="tanh", name="hidden"), layers.Dense(4, name="logits")])
+    model = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(6, activation="tanh", name="hidden"), layers.Dense(4, name="logits")]
+    )
     model.compile(keras.optimizers.SGD(0.1), CROSS_ENTROPY)
     monitor = flow.FlowMonitor(X, Y, every=1)
     model.fit(X, Y, batch_size=64, epochs=3, verbose=0, shuffle=False, callbacks=[monitor])
@@ -154,12 +171,16 @@ def test_what_is_wrong_is_said_before_the_first_step(options, error):
     model.compile("sgd", CROSS_ENTROPY)
     before = [np.array(weight) for weight in model.weights]
     with pytest.raises(error):
-        model.fit(X, Y, verbose=0, callbacks=[flow.FlowMonitor(arguments.pop("inputs"), arguments.pop("labels"), **arguments)])
+        model.fit(
+            X, Y, verbose=0, callbacks=[flow.FlowMonitor(arguments.pop("inputs"), arguments.pop("labels"), **arguments)]
+        )
     for a, b in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("options", [{"every": 0}, {"every": 2.5}, {"every": True}, {"records": "xlsx"}, {"show": "yes"}, {"training": 3}])
+@pytest.mark.parametrize(
+    "options", [{"every": 0}, {"every": 2.5}, {"every": True}, {"records": "xlsx"}, {"show": "yes"}, {"training": 3}]
+)
 def test_keywords_are_checked_where_they_are_given(options):
     with pytest.raises(errors.ArgumentError):
         flow.FlowMonitor(X, Y, **options)
@@ -215,7 +236,7 @@ def events(folder):
 
 def test_events_hold_scalars_histograms_and_pictures(tmp_path):
     monitor = flow.FlowMonitor(X[:16], Y[:16], every=4, log_dir=tmp_path / "logs")
-    model, _ = trained(recurrent, {}, monitor)
+    trained(recurrent, {}, monitor)
     found = events(tmp_path / "logs")
     last = monitor.history[-1]
     for row in last.rows:

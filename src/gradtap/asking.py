@@ -126,9 +126,7 @@ def ask(
     return over_dataset(inputs, one) if in_batches else one(inputs)
 
 
-def stream(
-    model: Model, inputs: Structure, question: Question, settings: Settings
-) -> Iterator[tuple[Program, Parts]]:
+def stream(model: Model, inputs: Structure, question: Question, settings: Settings) -> Iterator[tuple[Program, Parts]]:
     """Answer a question about a model on one batch, run by run: for what is summed up and not put side by side.
 
     Args:

@@ -147,7 +147,8 @@ def recurrent(features: int, classes: int, *, activation: str = "relu", depth: i
 
 
 def attention(features: int, classes: int, *, activation: str = "gelu", depth: int = 16, width: int = 64) -> Model:
-    r"""A transformer over the entries of the vector: blocks of attention and of :math:`W_2\,\phi(W_1\,\cdot)`, with skips.
+    r"""A transformer over the entries of the vector: blocks of attention and of :math:`W_2\,\phi(W_1\,\cdot)`, with
+    skips.
 
     Args:
       features: Size of an example, which is the number of tokens.

@@ -40,11 +40,15 @@ def _finding(place: Place, names: Sequence[str], kinds: set[str], others: int) -
     more = f", nor at the {others} tap{'s' * (others > 1)} before it" if others else ""
     text = f"the target depends on `{place.key}`, and no gradient arrives there{more}: it stops at {by}."
     if kinds == {"StopGradient"}:
-        return Finding("blocked", place.key, text, "The model asks for it with stop_gradient: take it out if not meant.")
+        return Finding(
+            "blocked", place.key, text, "The model asks for it with stop_gradient: take it out if not meant."
+        )
     if any("PyFunc" in kind for kind in kinds):
         remedy = "Write the Python code with TensorFlow or keras.ops; tf.py_function passes gradients on, too."
         return Finding("blocked", place.key, text, remedy)
-    remedy = "A differentiable op in its place (a softmax for an argmax), or a gradient of its own (tf.custom_gradient)."
+    remedy = (
+        "A differentiable op in its place (a softmax for an argmax), or a gradient of its own (tf.custom_gradient)."
+    )
     return Finding("blocked", place.key, text, remedy)
 
 

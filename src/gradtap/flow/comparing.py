@@ -41,8 +41,8 @@ def compare(
 ) -> Comparison:
     r"""Send the same data through several models, and set their gradients, dead units, curvature and time side by side.
 
-    Each model is initialised anew for each seed, measured as `measure` does, trained for a few steps on the same data in
-    the same order, and measured again. Means over the seeds come with 95 % intervals (Student's; of logarithms where
+    Each model is initialised anew for each seed, measured as `measure` does, trained for a few steps on the same data
+    in the same order, and measured again. Means over the seeds come with 95 % intervals (Student's; of logarithms where
     sizes are compared). The curvature at a tap is the Frobenius norm of the loss's Hessian there, estimated by
     :math:`\sqrt{\overline{|Hv|^2}}` with random signs :math:`v`.
 
@@ -102,7 +102,13 @@ def compare(
     rows: list[ComparedTap] = []
     lines: list[ComparedModel] = []
     for name, given in tracked(models.items(), len(models), "models compared"):
-        runs = _run(Variant(name, given, inputs), Data(inputs, labels, loss, settings, curvature, checks), listed, steps, optimizer)
+        runs = _run(
+            Variant(name, given, inputs),
+            Data(inputs, labels, loss, settings, curvature, checks),
+            listed,
+            steps,
+            optimizer,
+        )
         for stage in runs.stages:
             rows += runs.rows(stage)
             lines.append(runs.line(stage))

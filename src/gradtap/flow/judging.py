@@ -129,7 +129,9 @@ def _dead(rows: Sequence[FlowRow], known: Evidence) -> list[Finding]:
             "(leaky_relu, elu, gelu).",
         )
         for row in rows
-        if row.address in known.rectified and row.dead >= _HALF and known.samples.get(row.address, 0) >= _SAMPLES
+        if row.address in known.rectified
+        and row.dead >= _HALF
+        and known.samples.get(row.address, 0) >= _SAMPLES
         and not _is_collapsed(row, known)
     ]
 
@@ -137,8 +139,8 @@ def _dead(rows: Sequence[FlowRow], known: Evidence) -> list[Finding]:
 def _is_collapsed(row: FlowRow, known: Evidence) -> bool:
     """Whether units are silent because all examples look alike here, so that about as many never are.
 
-    Deep in a plain network of rectifiers the activations of different examples come to point one way. By symmetry a unit
-    is then as likely to be on for all of them as off, and a layer may have half of its units off by chance.
+    Deep in a plain network of rectifiers the activations of different examples come to point one way. By symmetry a
+    unit is then as likely to be on for all of them as off, and a layer may have half of its units off by chance.
     """
     on, units = known.always_on.get(row.address, 0.0), int(row.shape[-1] or 1) if row.shape else 1
     return on > _FEW and (row.dead - on) * units < _DEVIATIONS * math.sqrt((row.dead + on) * units)
@@ -151,8 +153,8 @@ def _saturated(rows: Sequence[FlowRow]) -> list[Finding]:
             row.address,
             f"{row.saturated:.0%} of the activations are within a hundredth of the range from a bound, where the slope "
             "is next to 0.",
-            "Smaller initial weights (Glorot for tanh and sigmoid), a normalisation before the activation, or inputs of "
-            "zero mean and unit variance.",
+            "Smaller initial weights (Glorot for tanh and sigmoid), a normalisation before the activation, inputs of "
+            "mean 0 and variance 1.",
         )
         for row in rows
         if row.saturated >= _HALF
@@ -229,10 +231,7 @@ def _remedy(grows: bool, known: Evidence) -> str:
     more = still if known.batch_norm else ""
     if grows:
         return "Smaller initial weights, a normalisation, or gradients clipped by their norm (`clipnorm`)." + more
-    return (
-        "He initialisation with ReLU, Glorot with tanh, no sigmoid between layers, skip connections, or a normalisation."
-        + more
-    )
+    return "He initialisation with ReLU, Glorot with tanh, no sigmoid between layers, skips, or a normalisation." + more
 
 
 def _rank_correlation(values: Array) -> float:

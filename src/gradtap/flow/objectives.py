@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from gradtap import errors
 from gradtap.graph.class_index import output_text
-from gradtap.graph.scores import Score, pre_squash
 from gradtap.graph.model_files import as_trace
+from gradtap.graph.scores import Score, pre_squash
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.targets import Target, as_target, loss
 from gradtap.targets.outputs import pick_differentiable
@@ -173,5 +173,3 @@ class CrossEntropy:
 
     def __repr__(self) -> str:
         return "cross-entropy of the labels"
-
-

@@ -80,7 +80,7 @@ class Measuring(OfTarget):
                 "scale": [scale],
             }
         feeds = [*graph.all_feeds, *score.feeds, scale]
-        watch = {} if settings.checks else None
+        watch: dict[str, Tensor] | None = {} if settings.checks else None  # no more than whether it is saturated
         program = assemble(
             graph, feeds, parts, kept, watch=watch, saturated=score.saturated, jit_compile=trace.jit_compile
         )
@@ -88,7 +88,9 @@ class Measuring(OfTarget):
         gone = [place for place in places if place.key in skipped]
         evidence = _evidence(graph, [place for place, _ in taps], gone, score.value)
         outside = {inside.ref(): id(handle) for handle, inside in graph.graph.captures}
-        evidence.handles.update({place.key: outside[place.weight.ref()] for place, _ in weights if place.weight is not None})
+        evidence.handles.update(
+            {place.key: outside[place.weight.ref()] for place, _ in weights if place.weight is not None}
+        )
         program.notes = {"evidence": evidence}
         return program
 
@@ -126,8 +128,8 @@ def _trained(graph: ForwardGraph) -> set[int]:
     for layer in graph.layers:
         held = layer.layer() if layer.layer else None
         weights = getattr(held, "trainable_weights", None)
-        weights = getattr(held, "trainable_variables", ()) if weights is None else weights
-        found |= {id(weights_of_layers.variable_of(weight)) for weight in weights}
+        weights = getattr(held, "trainable_variables", None) if weights is None else weights
+        found |= {id(weights_of_layers.variable_of(weight)) for weight in weights or ()}
     return found
 
 

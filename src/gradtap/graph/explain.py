@@ -92,9 +92,7 @@ def unconnected(
         # What TensorFlow has no rule for is no zero: nobody knows what flows there.
         stopped = _without_rule(graph, error)
         do = ["tap a layer after it", "give the op a gradient with tf.custom_gradient"]
-    ops = (
-        ", ".join(named(graph, op) for op in stopped) or "an op that TensorFlow cannot differentiate"
-    )
+    ops = ", ".join(named(graph, op) for op in stopped) or "an op that TensorFlow cannot differentiate"
     if any(op.type == "StopGradient" for op in stopped):
         do.insert(0, "the model asks for this itself with stop_gradient; take it out if it is not meant")
     if any("PyFunc" in op.type for op in stopped):

@@ -47,10 +47,13 @@ def flow(found: Any) -> Figure:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError.of("viz", "drawing a picture") from None
-    draw = {FlowMeasurement: _measurement, Comparison: _comparison, FlowMonitor: _monitor}.get(type(found))
-    if draw is None or not getattr(found, "rows", None) and not getattr(found, "history", None):
+    kinds: dict[type, Any] = {FlowMeasurement: _measurement, Comparison: _comparison, FlowMonitor: _monitor}
+    draw = kinds.get(type(found))
+    if draw is None or not (getattr(found, "rows", None) or getattr(found, "history", None)):
         raise PictureError(
-            "there is no flow to draw.", [("received", repr(found)[:100])], "what gt.flow.measure or gt.flow.compare gives"
+            "there is no flow to draw.",
+            [("received", repr(found)[:100])],
+            "what gt.flow.measure or gt.flow.compare gives",
         )
     figure = Figure(figsize=(9, 4.5), dpi=120, facecolor="white", layout="constrained")
     draw(figure, found)
@@ -66,10 +69,15 @@ def _measurement(figure: Figure, found: FlowMeasurement) -> None:
         axes.plot(places, _positive(sizes), marker="o", markersize=3, color=colour, label=f"|{label}|")
     for place, row in zip(places, found.rows, strict=True):
         if row.address in bad:
-            axes.axvline(place, color=_COLOURS[1], linewidth=1)
+            axes.axvline(float(place), color=_COLOURS[1], linewidth=1)
             axes.annotate(
-                bad[row.address], (place, 1), xycoords=("data", "axes fraction"), fontsize=9, color=_COLOURS[1],
-                xytext=(3, -10), textcoords="offset points",
+                bad[row.address],
+                (place, 1),
+                xycoords=("data", "axes fraction"),
+                fontsize=9,
+                color=_COLOURS[1],
+                xytext=(3, -10),
+                textcoords="offset points",
             )
     step = -(-len(places) // _NAMES)
     axes.set_xticks(places[::step], [row.address for row in found.rows][::step], rotation=90, fontsize=7)
@@ -92,7 +100,9 @@ def _comparison(figure: Figure, found: Comparison) -> None:
             depths = [row.depth for row in rows]
             colour, dash = _COLOURS[number % len(_COLOURS)], _DASHES[number // len(_COLOURS) % len(_DASHES)]
             dot = "o" if len(rows) == 1 else None
-            axes.plot(depths, _positive([row.gradient_norm for row in rows]), dash, marker=dot, color=colour, label=name)
+            axes.plot(
+                depths, _positive([row.gradient_norm for row in rows]), dash, marker=dot, color=colour, label=name
+            )
             low, high = (_positive([getattr(row, f"gradient_{end}") for row in rows]) for end in ("low", "high"))
             axes.fill_between(depths, low, high, color=colour, alpha=0.15, linewidth=0)
     panels[0].set_ylabel("|gradient|, mean over examples and seeds", color=INK)

@@ -30,8 +30,9 @@ class LiveTable:
 
             # A run that is interrupted never says so: then nothing may be left hidden or redirected.
             console = Console(stderr=True)
-            options = {"auto_refresh": False, "transient": True, "redirect_stdout": False, "redirect_stderr": False}
-            self._live = Live(console=console, **options)
+            self._live = Live(
+                console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+            )
             self._live.start()
             console.show_cursor(True)
 
