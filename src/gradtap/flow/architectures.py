@@ -20,8 +20,9 @@ _GLOROT = frozenset(
     {"linear", "tanh", "sigmoid", "softsign", "hard_tanh", "hard_sigmoid", "sparse_sigmoid", "softmax", "log_softmax"}
     | {"log_sigmoid", "softplus", "exponential", "tanh_shrink", "hard_shrink", "soft_shrink", "sparsemax"}
 )
-#: Networks of these tables are called by their names on the command line.
 _HEADS = 4
+
+__all__ = ["activations", "attention", "normalised", "plain", "recurrent", "residual"]
 
 
 def activations() -> list[str]:
@@ -147,8 +148,7 @@ def recurrent(features: int, classes: int, *, activation: str = "relu", depth: i
 
 
 def attention(features: int, classes: int, *, activation: str = "gelu", depth: int = 16, width: int = 64) -> Model:
-    r"""A transformer over the entries of the vector: blocks of attention and of :math:`W_2\,\phi(W_1\,\cdot)`, with
-    skips.
+    r"""A transformer over the entries of the vector: attention and :math:`W_2\,\phi(W_1\,\cdot)`, each with a skip.
 
     Args:
       features: Size of an example, which is the number of tokens.
