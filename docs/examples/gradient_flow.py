@@ -188,11 +188,11 @@ def _said_of_time(found: dict[str, tuple[np.ndarray, np.ndarray]]) -> list[str]:
 
 
 def draw(path: Path, found: dict[str, tuple[np.ndarray, np.ndarray]], below: str, beside: str, *, log_x: bool) -> None:
-    """Curves on a logarithmic scale, with the laws they are held against."""
+    """Curves on a logarithmic scale, with the laws they are held against; what float32 cannot hold is left out."""
     figure = blank(7, 4)
     axes = figure.add_axes((0.12, 0.14, 0.85, 0.82))
     for (name, (x, y)), colour in zip(found.items(), COLOURS, strict=False):
-        axes.plot(x, np.where(y > 0, y, np.nan), marker="o" if len(x) < 10 else None, color=colour, label=name)
+        axes.plot(x, np.where(y > 1e-37, y, np.nan), marker="o" if len(x) < 10 else None, color=colour, label=name)
     if log_x:
         axes.set_xscale("log", base=2)
         depths = np.array([1, 2, 3, 4, 5, 6])

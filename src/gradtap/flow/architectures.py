@@ -165,9 +165,8 @@ def attention(features: int, classes: int, *, activation: str = "gelu", depth: i
       (None, 3)
     """
     inputs = keras.Input((features,))
-    x = layers.Dense(width, name="stem")(layers.Reshape((features, 1))(inputs))
-    places = layers.Embedding(features, width, name="places")(keras.ops.arange(features))
-    x = layers.Add(name="tokens")([x, keras.ops.expand_dims(places, 0)])
+    # Each entry has a direction of its own, by which its place is known.
+    x = layers.EinsumDense("bf,fw->bfw", (features, width), bias_axes="fw", name="tokens")(inputs)
     for block in _blocks(depth):
         here = layers.LayerNormalization()(x)
         x = layers.Add()([x, layers.MultiHeadAttention(_HEADS, max(1, width // _HEADS))(here, here)])
