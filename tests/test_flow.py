@@ -92,6 +92,15 @@ def test_numbers_are_those_of_all_activations_and_gradients(kind, batch_size, fl
     np.testing.assert_allclose(found.target, np.mean(g.target), rtol=1e-12)
 
 
+def test_a_unit_that_only_the_last_example_wakes_is_not_dead():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(3, activation="relu", name="hidden"), layers.Dense(2)])
+    model.get_layer("hidden").kernel.assign(np.eye(3))
+    x = -np.ones((8, 3), "float32")
+    x[-1, 0] = 1.0
+    for batch_size in (None, 3, 1):
+        np.testing.assert_allclose(flow.measure(model, x, target=0, batch_size=batch_size).rows[0].dead, 2 / 3)
+
+
 def test_histograms_count_every_entry_in_its_bin(float64):
     model = classifier("tanh")
     found = flow.measure(model, X, labels=Y, batch_size=5)
