@@ -209,6 +209,16 @@ def test_whole_numbers_are_compared_by_cross_entropy_from_logits_unless_a_softma
     np.testing.assert_allclose(flow.measure(model, X, labels=Y).target, np.mean(expected), rtol=1e-5)
 
 
+def test_labels_may_be_lists_of_numbers_or_of_rows():
+    model = classifier()
+    np.testing.assert_allclose(
+        flow.measure(model, X, labels=Y.tolist()).target, flow.measure(model, X, labels=Y).target
+    )
+    rows = draws(24, 10, seed=3).astype("float32")
+    as_rows = flow.measure(model, X, labels=rows.tolist(), loss="mse").target
+    np.testing.assert_allclose(as_rows, flow.measure(model, X, labels=rows, loss="mse").target)
+
+
 def test_the_compiled_loss_is_taken_and_a_given_one_goes_before_it():
     model = classifier()
     values = draws(24, 10, seed=3).astype("float32")

@@ -67,7 +67,12 @@ def test_each_seed_begins_with_a_fresh_optimizer():
 
 
 def test_a_model_is_cloned_and_stays_as_it_is():
-    model = small(kernel_initializer=keras.initializers.GlorotUniform(seed=1))
+    fixed = [keras.initializers.GlorotUniform(seed=seed) for seed in (1, 2)]
+    stages = [
+        layers.Dense(8, activation="tanh", kernel_initializer=fixed[0]),
+        layers.Dense(3, kernel_initializer=fixed[1]),
+    ]
+    model = keras.Sequential([keras.Input((6,)), *stages])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     before = [np.array(weight) for weight in model.weights]
     optimizer, states = model.optimizer, (random.getstate(), np.random.get_state()[1].copy())
@@ -82,6 +87,12 @@ def test_a_model_is_cloned_and_stays_as_it_is():
 def test_the_same_call_gives_the_same():
     call = lambda: flow.compare({"a": small}, X, Y, seeds=2, steps=3)  # noqa: E731
     assert call().rows == call().rows
+
+
+def test_labels_may_be_a_list_of_numbers():
+    listed = flow.compare({"a": small}, X, Y.tolist(), seeds=1, steps=2, curvature=1)
+    given = flow.compare({"a": small}, X, Y, seeds=1, steps=2, curvature=1)
+    assert [line.loss.mean for line in listed.models] == [line.loss.mean for line in given.models]
 
 
 def test_curvature_is_the_norm_of_the_hessian():

@@ -12,7 +12,7 @@ import numpy as np
 from gradtap import errors
 from gradtap.asking import Settings, Unconnected
 from gradtap.flow.comparison import ComparedModel, ComparedTap, Comparison
-from gradtap.flow.objectives import compiled_loss, loss_to_train
+from gradtap.flow.objectives import compiled_loss, is_several, loss_to_train
 from gradtap.flow.runs import Data, Runs
 from gradtap.flow.training import ShortTraining
 from gradtap.flow.variants import Variant, seeded
@@ -98,6 +98,7 @@ def compare(
     listed = list(range(seeds)) if isinstance(seeds, (int, np.integer)) else [int(one) for one in seeds]
     if not listed:
         raise errors.ArgumentError("there is no seed.", [], "seeds=3, or a list of ints")
+    labels = labels if is_several(labels) else np.asarray(labels)
     settings = Settings(unconnected, batch_size, training, seed, checks=False)
     rows: list[ComparedTap] = []
     lines: list[ComparedModel] = []
