@@ -50,7 +50,7 @@ class LiveTable:
             from rich.console import Console
             from rich.text import Text
 
-            Console(stderr=True, highlight=False).print(Text(text))
+            Console(stderr=True, highlight=False).print(Text(text), soft_wrap=True)
 
 
 def _table(moment: FlowMoment) -> Any:
