@@ -15,8 +15,8 @@ BUGS = [
     Bug(
         "flow: runs after the first are left out of the units",
         "flow/merging.py",
-        "(self._units + units if same_units else None)",
-        "(self._units if same_units else None)",
+        "self._units = units if self._units is None else self._units + units",
+        "self._units = units if self._units is None else self._units",
         ("test_flow.py", "-k", "last_example_wakes"),
     ),
     Bug(

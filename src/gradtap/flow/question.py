@@ -77,7 +77,6 @@ class Measuring(OfTarget):
                 "weights": [(tf.cast(slope, tf.float32) / scale[0])[None] for _, slope in weights],
                 "sizes": [tf.norm(tf.cast(place.tensor, tf.float64))[None] for place, _ in weights],
                 "score": [score.value],
-                "scale": [scale],
             }
         feeds = [*graph.all_feeds, *score.feeds, scale]
         watch: dict[str, Tensor] | None = {} if settings.checks else None  # no more than whether it is saturated
