@@ -87,17 +87,7 @@ def compare(
       https://proceedings.mlr.press/v9/glorot10a.html, 2010.
       He et al., Delving Deep into Rectifiers, https://arxiv.org/abs/1502.01852, 2015.
     """
-    if not isinstance(models, Mapping) or not models:
-        raise errors.ArgumentError(
-            "there is no model to compare.", [("received", errors.received(models))], "{name: model or builder}"
-        )
-    check_count("steps", steps, 0)
-    check_count("curvature", curvature, 0)
-    if isinstance(seeds, (int, np.integer)):
-        check_count("seeds", seeds, 1)
-    listed = list(range(seeds)) if isinstance(seeds, (int, np.integer)) else [int(one) for one in seeds]
-    if not listed:
-        raise errors.ArgumentError("there is no seed.", [], "seeds=3, or a list of ints")
+    listed = _checked(models, seeds, steps, curvature)
     labels = labels if is_several(labels) else np.asarray(labels)
     settings = Settings(unconnected, batch_size, training, seed, checks=False)
     rows: list[ComparedTap] = []
@@ -114,6 +104,26 @@ def compare(
             rows += runs.rows(stage)
             lines.append(runs.line(stage))
     return Comparison(rows, lines)
+
+
+def _checked(models: Any, seeds: int | Sequence[int], steps: int, curvature: int) -> list[int]:
+    """The seeds, one by one, where the keywords have values that they can have.
+
+    Raises:
+      ArgumentError: One of them has another.
+    """
+    if not isinstance(models, Mapping) or not models:
+        raise errors.ArgumentError(
+            "there is no model to compare.", [("received", errors.received(models))], "{name: model or builder}"
+        )
+    check_count("steps", steps, 0)
+    check_count("curvature", curvature, 0)
+    if isinstance(seeds, (int, np.integer)):
+        check_count("seeds", seeds, 1)
+    listed = list(range(seeds)) if isinstance(seeds, (int, np.integer)) else [int(one) for one in seeds]
+    if not listed:
+        raise errors.ArgumentError("there is no seed.", [], "seeds=3, or a list of ints")
+    return listed
 
 
 def _run(variant: Variant, data: Data, seeds: Sequence[int], steps: int, optimizer: Any) -> Runs:
