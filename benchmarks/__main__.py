@@ -28,6 +28,8 @@ PROCESSES = {
     "in_flight": 1,
     "many_maps": 2,
     "completeness": 1,
+    "flow": 2,
+    "flow_alarms": 1,
 }
 #: Each needs an environment of its own; see the Makefile.
 WITH_PEERS = {"peers": 1, "maps": 3, "captum": 1, "attacks": 2}

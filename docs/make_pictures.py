@@ -24,6 +24,7 @@ EXAMPLES = {
     "receptive_fields": "receptive-fields.md",
     "curvature_depths": "curvature.md",
     "adversarial_digits": "attacks.md",
+    "gradient_flow": "gradient-flow.md",
 }
 
 

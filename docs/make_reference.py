@@ -34,6 +34,17 @@ RETURNED = {
     "Adversarial": "gradtap.attacks.results",
     "Matched": "gradtap.attacks.features",
     "RobustAccuracy": "gradtap.attacks.robustness",
+    "FlowMeasurement": "gradtap.flow.rows",
+    "FlowRow": "gradtap.flow.rows",
+    "WeightRow": "gradtap.flow.rows",
+    "TimeProfile": "gradtap.flow.rows",
+    "Finding": "gradtap.flow.rows",
+    "Histogram": "gradtap.flow.rows",
+    "FlowMoment": "gradtap.flow.monitor",
+    "Comparison": "gradtap.flow.comparison",
+    "ComparedModel": "gradtap.flow.comparison",
+    "ComparedTap": "gradtap.flow.comparison",
+    "Interval": "gradtap.flow.intervals",
     "ConceptVectors": "gradtap.concepts.activation_vectors",
     "ConceptVector": "gradtap.concepts.activation_vectors",
     "ConceptTest": "gradtap.concepts.scores",
@@ -85,7 +96,11 @@ def entries() -> dict[str, list[Entry]]:
 
 def _module_entries(module: ModuleType) -> Iterator[Entry]:
     if hasattr(module, "__all__"):
-        yield from (Entry(f"{module.__name__}.{n}", getattr(module, n)) for n in sorted(module.__all__))
+        for name in sorted(module.__all__):
+            value = getattr(module, name)
+            yield from (
+                _module_entries(value) if inspect.ismodule(value) else [Entry(f"{module.__name__}.{name}", value)]
+            )
         return
     # A module without a list of its own offers its exceptions.
     for name, value in vars(module).items():

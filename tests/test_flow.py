@@ -92,6 +92,15 @@ def test_numbers_are_those_of_all_activations_and_gradients(kind, batch_size, fl
     np.testing.assert_allclose(found.target, np.mean(g.target), rtol=1e-12)
 
 
+def test_a_unit_that_only_the_last_example_wakes_is_not_dead():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(3, activation="relu", name="hidden"), layers.Dense(2)])
+    model.get_layer("hidden").kernel.assign(np.eye(3))
+    x = -np.ones((8, 3), "float32")
+    x[-1, 0] = 1.0
+    for batch_size in (None, 3, 1):
+        np.testing.assert_allclose(flow.measure(model, x, target=0, batch_size=batch_size).rows[0].dead, 2 / 3)
+
+
 def test_histograms_count_every_entry_in_its_bin(float64):
     model = classifier("tanh")
     found = flow.measure(model, X, labels=Y, batch_size=5)
@@ -198,6 +207,16 @@ def test_whole_numbers_are_compared_by_cross_entropy_from_logits_unless_a_softma
     )
     expected = keras.losses.sparse_categorical_crossentropy(Y, model(X), from_logits=last is None)
     np.testing.assert_allclose(flow.measure(model, X, labels=Y).target, np.mean(expected), rtol=1e-5)
+
+
+def test_labels_may_be_lists_of_numbers_or_of_rows():
+    model = classifier()
+    np.testing.assert_allclose(
+        flow.measure(model, X, labels=Y.tolist()).target, flow.measure(model, X, labels=Y).target
+    )
+    rows = draws(24, 10, seed=3).astype("float32")
+    as_rows = flow.measure(model, X, labels=rows.tolist(), loss="mse").target
+    np.testing.assert_allclose(as_rows, flow.measure(model, X, labels=rows, loss="mse").target)
 
 
 def test_the_compiled_loss_is_taken_and_a_given_one_goes_before_it():
@@ -309,7 +328,7 @@ def test_a_gradient_that_is_exactly_zero_is_found_whatever_made_it_so():
     inputs = keras.Input((16,))
     x = layers.Dense(12, name="early")(inputs)
     x = Stopping(lambda x: tf.clip_by_value(x, 50.0, 60.0), name="clip")(x)
-    model = keras.Model(inputs, layers.Dense(10, name="logits")(layers.Dense(12, activation="tanh", name="after")(x)))
+    model = keras.Model(inputs, layers.Dense(10, name="logits")(layers.Dense(12, name="after")(x)))
     found = flow.measure(model, X, labels=Y)
     assert kinds(found) == [("vanishing", "early")] and "exactly 0" in found.findings[0].evidence
 

@@ -236,7 +236,7 @@ def events(folder):
 
 def test_events_hold_scalars_histograms_and_pictures(tmp_path):
     monitor = flow.FlowMonitor(X[:16], Y[:16], every=4, log_dir=tmp_path / "logs")
-    model, _ = trained(recurrent, {}, monitor)
+    trained(recurrent, {}, monitor)
     found = events(tmp_path / "logs")
     last = monitor.history[-1]
     for row in last.rows:

@@ -19,6 +19,7 @@ from tests.planted import (
     concept_bugs,
     curvature_bugs,
     explanation_bugs,
+    flow_bugs,
     perturbation_bugs,
     receptive_bugs,
 )
@@ -47,8 +48,17 @@ def outcome(bug: Bug) -> str:
 
 def every_bug() -> list[Bug]:
     """All bugs that are planted."""
-    rooms = [bugs, curvature_bugs, attack_bugs, attribution_bugs, explanation_bugs, perturbation_bugs, concept_bugs]
-    rooms += [receptive_bugs]
+    rooms = (
+        bugs,
+        curvature_bugs,
+        attack_bugs,
+        attribution_bugs,
+        explanation_bugs,
+        perturbation_bugs,
+        concept_bugs,
+        flow_bugs,
+        receptive_bugs,
+    )
     return [bug for room in rooms for bug in room.BUGS]
 
 

@@ -252,8 +252,8 @@ BUGS = [
     Bug(
         "targets are not split with the batch",
         "batching.py",
-        "[*rows(inputs, s), *seeds, *rows(values, s)]",
-        "[*rows(inputs, s), *seeds, *values]",
+        "[*rows(inputs, start), *seeds, *rows(values, start)]",
+        "[*rows(inputs, start), *seeds, *values]",
         ("test_targets.py", "-k", "class_for_each"),
     ),
     Bug(

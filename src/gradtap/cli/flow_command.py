@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -209,8 +209,10 @@ def _write_page(path: Path, title: str, found: Any) -> None:
     from gradtap.cli.flow_page import page
     from gradtap.cli.writing import write_whole
 
-    content = page(title, found).encode("utf-8")
-    write_whole(path, lambda file: file.write(content) and None)
+    def write(file: BinaryIO) -> None:
+        file.write(page(title, found).encode("utf-8"))
+
+    write_whole(path, write)
     click.echo(f"wrote {path}", err=True)
 
 

@@ -35,7 +35,7 @@ def compared_models(
     """A builder for every combination, by a name that says what is not the same for all."""
     names = _chosen(activations, known.activations(), "an activation of Keras", "--activations")
     kinds = _chosen(architectures, list(known.BY_NAME), "an architecture", "--architectures")
-    found = {}
+    found: dict[str, Callable[[], Any]] = {}
     for kind, name, depth in product(kinds, names, depths):
         parts = [kind if len(kinds) > 1 else "", name, str(depth) if len(depths) > 1 else ""]
         if kind == "recurrent" and name == "glu":

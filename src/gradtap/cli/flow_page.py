@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -45,8 +46,8 @@ def _measurement(found: FlowMeasurement) -> str:
         for one in found.findings
     )
     said = said or '<div class="finding well">Nothing is wrong with the flow.</div>'
-    taps = ("address", "layer", "activation_norm", "gradient_norm", "ratio", "zeros", "gradient_zeros", "dead")
-    taps += ("saturated", "signal_to_noise", "cosine")
+    taps = ["address", "layer", "activation_norm", "gradient_norm", "ratio", "zeros", "gradient_zeros", "dead"]
+    taps += ["saturated", "signal_to_noise", "cosine"]
     weights = ("address", "weight_norm", "gradient_norm", "ratio")
     skipped = "".join(f"<li><code>{escape(a)}</code>: {escape(why)}</li>" for a, why in found.skipped.items())
     return (
@@ -84,7 +85,7 @@ def _table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return "" if value != value else f"{value:.3g}"  # NaN alone differs from itself
+        return "" if math.isnan(value) else f"{value:.3g}"
     return escape(str(value))
 
 

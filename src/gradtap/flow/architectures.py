@@ -20,8 +20,9 @@ _GLOROT = frozenset(
     {"linear", "tanh", "sigmoid", "softsign", "hard_tanh", "hard_sigmoid", "sparse_sigmoid", "softmax", "log_softmax"}
     | {"log_sigmoid", "softplus", "exponential", "tanh_shrink", "hard_shrink", "soft_shrink", "sparsemax"}
 )
-#: Networks of these tables are called by their names on the command line.
 _HEADS = 4
+
+__all__ = ["activations", "attention", "normalised", "plain", "recurrent", "residual"]
 
 
 def activations() -> list[str]:
@@ -147,7 +148,7 @@ def recurrent(features: int, classes: int, *, activation: str = "relu", depth: i
 
 
 def attention(features: int, classes: int, *, activation: str = "gelu", depth: int = 16, width: int = 64) -> Model:
-    r"""A transformer over the entries of the vector: blocks of attention and of :math:`W_2\,\phi(W_1\,\cdot)`, with skips.
+    r"""A transformer over the entries of the vector: attention and :math:`W_2\,\phi(W_1\,\cdot)`, each with a skip.
 
     Args:
       features: Size of an example, which is the number of tokens.
@@ -164,9 +165,8 @@ def attention(features: int, classes: int, *, activation: str = "gelu", depth: i
       (None, 3)
     """
     inputs = keras.Input((features,))
-    x = layers.Dense(width, name="stem")(layers.Reshape((features, 1))(inputs))
-    places = layers.Embedding(features, width, name="places")(keras.ops.arange(features))
-    x = layers.Add(name="tokens")([x, keras.ops.expand_dims(places, 0)])
+    # Each entry has a direction of its own, by which its place is known.
+    x = layers.EinsumDense("bf,fw->bfw", (features, width), bias_axes="fw", name="tokens")(inputs)
     for block in _blocks(depth):
         here = layers.LayerNormalization()(x)
         x = layers.Add()([x, layers.MultiHeadAttention(_HEADS, max(1, width // _HEADS))(here, here)])
@@ -203,6 +203,9 @@ def _dense(activation: str, width: int, block: str) -> keras.layers.Layer:
 
 
 def _activated(x: Tensor, activation: str, name: str | None) -> Tensor:
+    if activation == "glu":  # a layer of it would say that it keeps the size
+        half, gate = keras.ops.split(x, 2, axis=-1)
+        return layers.Multiply(name=name)([half, layers.Activation("sigmoid")(gate)])
     return layers.Activation(activation, name=name)(x)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from gradtap import errors
 from gradtap.asking import Settings, Unconnected
 from gradtap.flow.comparison import ComparedModel, ComparedTap, Comparison
-from gradtap.flow.objectives import compiled_loss, loss_to_train
+from gradtap.flow.objectives import compiled_loss, is_several, loss_to_train
 from gradtap.flow.runs import Data, Runs
 from gradtap.flow.training import ShortTraining
 from gradtap.flow.variants import Variant, seeded
@@ -41,8 +41,8 @@ def compare(
 ) -> Comparison:
     r"""Send the same data through several models, and set their gradients, dead units, curvature and time side by side.
 
-    Each model is initialised anew for each seed, measured as `measure` does, trained for a few steps on the same data in
-    the same order, and measured again. Means over the seeds come with 95 % intervals (Student's; of logarithms where
+    Each model is initialised anew for each seed, measured as `measure` does, trained for a few steps on the same data
+    in the same order, and measured again. Means over the seeds come with 95 % intervals (Student's; of logarithms where
     sizes are compared). The curvature at a tap is the Frobenius norm of the loss's Hessian there, estimated by
     :math:`\sqrt{\overline{|Hv|^2}}` with random signs :math:`v`.
 
@@ -87,17 +87,8 @@ def compare(
       https://proceedings.mlr.press/v9/glorot10a.html, 2010.
       He et al., Delving Deep into Rectifiers, https://arxiv.org/abs/1502.01852, 2015.
     """
-    if not isinstance(models, Mapping) or not models:
-        raise errors.ArgumentError(
-            "there is no model to compare.", [("received", errors.received(models))], "{name: model or builder}"
-        )
-    check_count("steps", steps, 0)
-    check_count("curvature", curvature, 0)
-    if isinstance(seeds, (int, np.integer)):
-        check_count("seeds", seeds, 1)
-    listed = list(range(seeds)) if isinstance(seeds, (int, np.integer)) else [int(one) for one in seeds]
-    if not listed:
-        raise errors.ArgumentError("there is no seed.", [], "seeds=3, or a list of ints")
+    listed = _checked(models, seeds, steps, curvature)
+    labels = labels if is_several(labels) else np.asarray(labels)
     settings = Settings(unconnected, batch_size, training, seed, checks=False)
     rows: list[ComparedTap] = []
     lines: list[ComparedModel] = []
@@ -113,6 +104,26 @@ def compare(
             rows += runs.rows(stage)
             lines.append(runs.line(stage))
     return Comparison(rows, lines)
+
+
+def _checked(models: Any, seeds: int | Sequence[int], steps: int, curvature: int) -> list[int]:
+    """The seeds, one by one, where the keywords have values that they can have.
+
+    Raises:
+      ArgumentError: One of them has another.
+    """
+    if not isinstance(models, Mapping) or not models:
+        raise errors.ArgumentError(
+            "there is no model to compare.", [("received", errors.received(models))], "{name: model or builder}"
+        )
+    check_count("steps", steps, 0)
+    check_count("curvature", curvature, 0)
+    if isinstance(seeds, (int, np.integer)):
+        check_count("seeds", seeds, 1)
+    listed = list(range(seeds)) if isinstance(seeds, (int, np.integer)) else [int(one) for one in seeds]
+    if not listed:
+        raise errors.ArgumentError("there is no seed.", [], "seeds=3, or a list of ints")
+    return listed
 
 
 def _run(variant: Variant, data: Data, seeds: Sequence[int], steps: int, optimizer: Any) -> Runs:

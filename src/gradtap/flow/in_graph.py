@@ -60,11 +60,13 @@ class Sums(NamedTuple):
       examples: 2-norms of the activation and of the gradient, ``(batch, 2)`` float64.
       totals: Sum and sum of squares of the activations, then of the gradients, and how many of each are exactly zero,
         ``(1, 6)`` float64.
-      units: How often each unit is not zero, how often it is near a bound, and out of how many, ``(1, 3, units)`` int64.
+      units: How often each unit is not zero, how often it is near a bound, and out of how many times,
+        ``(1, 3, units)`` int64.
       exponents: How many activations, then gradients, there are of each sign and exponent, ``(1, 2, 512)`` int32.
-      directions: Sum over the examples of the gradient, then of the gradient over its norm, ``(1, 2, entries)`` float64.
-      steps: Of a recurrent state, the sum over the examples of the gradient's norm at each step, ``(1, time)`` float64;
-        else ``(1, 0)``.
+      directions: Sum over the examples of the gradient, then of the gradient over its norm, ``(1, 2, entries)``
+        float64.
+      steps: Of a recurrent state, the sum over the examples of the gradient's norm at each step, ``(1, time)``
+        float64; else ``(1, 0)``.
     """
 
     examples: Tensor
@@ -96,9 +98,9 @@ def _function(
     activation: Any, slope: Any, scale: Any, bounds: tuple[float, float] | None, channels_first: bool, is_state: bool
 ) -> Any:
     """One function for all taps of one form: as ops of each graph they would take most of the time to build it."""
-    form = {"bounds": bounds, "channels_first": channels_first, "is_state": is_state}
+    summed = partial(_sums, bounds=bounds, channels_first=channels_first, is_state=is_state)
     with tf.init_scope():
-        return tf.function(partial(_sums, **form), autograph=False).get_concrete_function(activation, slope, scale)
+        return tf.function(summed, autograph=False).get_concrete_function(activation, slope, scale)
 
 
 def _sums(

@@ -10,12 +10,18 @@ import numpy as np
 #: Two-sided quantiles of Student's t distribution at 95 %, for 1, 2, ... degrees of freedom.
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 _STUDENT_MORE = ((20, 2.086), (30, 2.042), (60, 2.000), (10**9, 1.960))
-#: Stands for an exact zero where the logarithm is taken.
-_TINY = 1e-300
+#: Stands for an exact zero where the logarithm is taken: the smallest number of float32.
+_TINY = 1e-45
 
 
 class Interval(NamedTuple):
-    """A mean and its 95 % interval; the ends are NaN for one value."""
+    """A mean over seeds, with its 95 % interval.
+
+    Args:
+      mean: The mean; of sizes the geometric one.
+      low: Lower end of the interval; NaN for one seed.
+      high: Upper end.
+    """
 
     mean: float
     low: float
@@ -35,7 +41,7 @@ def of_values(values: Sequence[float]) -> Interval:
 
 def of_sizes(values: Sequence[float]) -> Interval:
     """The geometric mean of sizes, with the interval of their logarithms: sizes differ by factors."""
-    logarithms = of_values([float(np.log(max(value, _TINY))) for value in values])
+    logarithms = of_values([float(np.log(value or _TINY)) for value in values])
     with np.errstate(over="ignore"):
         return Interval(*(float(np.exp(one)) for one in logarithms))
 

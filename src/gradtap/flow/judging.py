@@ -22,8 +22,9 @@ FACTOR = 1e3
 _FEWEST = 3
 #: The rank correlation of a gradient's size with depth, from which on it is a trend and not a single jump.
 _TREND = 0.5
-#: Half of the units of a layer, or of its entries: more than chance gives a ReLU (half of the inputs of a unit) at
-#: every example, and the saturation that Glorot & Bengio (2010, figure 2) show for sigmoids that stop learning.
+#: Half of a layer's units dead, or of its entries saturated. By symmetry a unit is off for half of all inputs at
+#: initialisation, so chance leaves fewer off for all of them (Lu et al., 2020, section 3); the sigmoids of Glorot &
+#: Bengio (2010, figure 2) that stop learning are saturated nearly all.
 _HALF = 0.5
 #: A unit that is silent on fewer samples than this may be silent by chance.
 _SAMPLES = 4
@@ -139,8 +140,8 @@ def _dead(rows: Sequence[FlowRow], known: Evidence) -> list[Finding]:
 def _is_collapsed(row: FlowRow, known: Evidence) -> bool:
     """Whether units are silent because all examples look alike here, so that about as many never are.
 
-    Deep in a plain network of rectifiers the activations of different examples come to point one way. By symmetry a unit
-    is then as likely to be on for all of them as off, and a layer may have half of its units off by chance.
+    Deep in a plain network of rectifiers the activations of different examples come to point one way. By symmetry a
+    unit is then as likely to be on for all of them as off, and a layer may have half of its units off by chance.
     """
     on, units = known.always_on.get(row.address, 0.0), int(row.shape[-1] or 1) if row.shape else 1
     return on > _FEW and (row.dead - on) * units < _DEVIATIONS * math.sqrt((row.dead + on) * units)
@@ -153,8 +154,8 @@ def _saturated(rows: Sequence[FlowRow]) -> list[Finding]:
             row.address,
             f"{row.saturated:.0%} of the activations are within a hundredth of the range from a bound, where the slope "
             "is next to 0.",
-            "Smaller initial weights (Glorot for tanh and sigmoid), a normalisation before the activation, or inputs of "
-            "zero mean and unit variance.",
+            "Smaller initial weights (Glorot for tanh and sigmoid), a normalisation before the activation, inputs of "
+            "mean 0 and variance 1.",
         )
         for row in rows
         if row.saturated >= _HALF
@@ -195,7 +196,8 @@ def _underflow(rows: Sequence[FlowRow], known: Evidence) -> list[Finding]:
 def _along_the_trunk(rows: Sequence[FlowRow], known: Evidence, stopped: bool) -> list[Finding]:
     """Whether gradients shrink or grow from the target down to the first layer."""
     trunk = [row for row in rows if row.on_trunk]
-    trunk = trunk if len(trunk) > _FEWEST else list(rows)
+    is_trunk = len(trunk) >= _FEWEST
+    trunk = trunk if is_trunk else list(rows)
     trunk = [row for row in trunk if math.isfinite(row.gradient_norm)]
     if len(trunk) < _FEWEST or not trunk[-1].gradient_norm:
         return []
@@ -211,7 +213,7 @@ def _along_the_trunk(rows: Sequence[FlowRow], known: Evidence, stopped: bool) ->
     agreement, spread = _rank_correlation(norms), _without_largest_step(norms)
     grows = ratio > FACTOR and agreement < -_TREND and spread < -math.log(FACTOR) / 2
     shrinks = ratio < 1 / FACTOR and agreement > _TREND and spread > math.log(FACTOR) / 2
-    if not (grows or shrinks or (silent and not stopped)):
+    if not (grows or shrinks or (silent and is_trunk and not stopped)):
         return []
     worst = trunk[int(np.argmax(norms[:ends]) if grows else np.argmin(norms[:ends]))]
     steps = len(trunk) - 1 - trunk.index(worst)
@@ -231,10 +233,7 @@ def _remedy(grows: bool, known: Evidence) -> str:
     more = still if known.batch_norm else ""
     if grows:
         return "Smaller initial weights, a normalisation, or gradients clipped by their norm (`clipnorm`)." + more
-    return (
-        "He initialisation with ReLU, Glorot with tanh, no sigmoid between layers, skip connections, or a normalisation."
-        + more
-    )
+    return "He initialisation with ReLU, Glorot with tanh, no sigmoid between layers, skips, or a normalisation." + more
 
 
 def _rank_correlation(values: Array) -> float:

@@ -35,11 +35,11 @@ def measure(
 ) -> FlowMeasurement:
     r"""Measure activations and gradients at every tap in one forward and one backward pass, and say what is wrong.
 
-    For the activations :math:`a_n` of example :math:`n` and its gradient :math:`g_n = \partial F_n / \partial a_n` a row
-    has the mean of :math:`|a_n|` and of :math:`|g_n|`, moments, histograms and shares of zeros of all entries, the
-    signal-to-noise ratio :math:`|\bar g| / \sqrt{\overline{|g_n - \bar g|^2}}`, and the mean cosine between the gradients of
-    pairs of examples. All sums are formed in the graph and added up over batches, so any batch size gives the same
-    numbers.
+    For the activations :math:`a_n` of example :math:`n` and its gradient :math:`g_n = \partial F_n / \partial a_n` a
+    row has the mean of :math:`|a_n|` and of :math:`|g_n|`, moments, histograms and shares of zeros of all entries, the
+    signal-to-noise ratio :math:`|\bar g| / \sqrt{\overline{|g_n - \bar g|^2}}`, and the mean cosine between the
+    gradients of pairs of examples. All sums are formed in the graph and added up over batches, so any batch size gives
+    the same numbers.
 
     Args:
       model: See `gradtap.gradients`.
@@ -57,8 +57,8 @@ def measure(
       checks: Look for findings, and warn of a saturated target.
 
     Returns:
-      `FlowMeasurement`: ``.rows`` for the taps in forward order, ``.weights``, ``.profiles`` of recurrent states through
-      time, ``.findings`` with ``.kind``, ``.tap``, ``.evidence`` and ``.remedy``, ``.skipped``; ``.table()``.
+      `FlowMeasurement`: ``.rows`` for the taps in forward order, ``.weights``, ``.profiles`` of recurrent states
+      through time, ``.findings`` with ``.kind``, ``.tap``, ``.evidence`` and ``.remedy``, ``.skipped``; ``.table()``.
 
     Raises:
       ArgumentError: A target is given with labels, or a loss without.
@@ -143,7 +143,7 @@ def _batches(inputs: Structure, labels: Structure, target: Any) -> Iterator[tupl
 
 
 def loss_scale(model: Any, labels: Structure) -> float:
-    """What an optimizer multiplies the loss with before it is differentiated, so that float16 can hold the gradients."""
+    """What an optimizer multiplies the loss with before it is differentiated, for the range of float16."""
     optimizer = getattr(model, "optimizer", None)
     scale = getattr(optimizer, "dynamic_scale", None)
     scale = getattr(optimizer, "initial_scale", None) if scale is None else scale  # it has made no step yet

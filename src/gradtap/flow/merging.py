@@ -41,7 +41,7 @@ class TapTotals:
         self._units: Array | None = None
         self._exponents = np.zeros((2, BINS), np.int64)
         self._directions: Array | None = None
-        self._differ = False
+        self._differ = self._units_differ = False
         self._steps = np.zeros(0)
         self._step_examples = np.zeros(0)
 
@@ -55,8 +55,9 @@ class TapTotals:
         self._exponents += sums.exponents.sum(0, dtype=np.int64)
         units, directions = sums.units.sum(0), sums.directions.sum(0)
         # What a unit is depends on the shape, and so does the direction of a gradient.
-        same_units = self._units is None or self._units.shape == units.shape
-        self._units = units if self._units is None else (self._units + units if same_units else None)
+        self._units_differ |= self._units is not None and self._units.shape != units.shape
+        if not self._units_differ:
+            self._units = units if self._units is None else self._units + units
         self._differ |= self._directions is not None and self._directions.shape != directions.shape
         if not self._differ:
             self._directions = directions if self._directions is None else self._directions + directions
@@ -94,7 +95,7 @@ class TapTotals:
             gradient_deviation=_deviation(g_sum, g_squares, entries),
             zeros=a_zeros / entries,
             gradient_zeros=g_zeros / entries,
-            dead=float("nan") if self._units is None else float(np.mean(self._units[0] == 0)),
+            dead=self._share_of_units(0),
             saturated=self._saturated(),
             signal_to_noise=signal,
             cosine=cosine,
@@ -114,15 +115,21 @@ class TapTotals:
     @property
     def samples(self) -> int:
         """How often each unit was seen."""
-        return 0 if self._units is None or not self._units.size else int(self._units[2].max())
+        return 0 if self._units is None or self._units_differ else int(self._units[2].max(initial=0))
 
     @property
     def always_on(self) -> float:
         """Share of the units that were never 0."""
-        return float("nan") if self._units is None else float(np.mean(self._units[0] == self._units[2]))
+        return self._share_of_units(1)
+
+    def _share_of_units(self, active: int) -> float:
+        """How many units were never 0, or always."""
+        if self._units is None or self._units_differ:
+            return float("nan")
+        return _of(np.mean, self._units[0] == active * self._units[2])
 
     def _saturated(self) -> float:
-        if not self._bounded or self._units is None:
+        if not self._bounded or self._units is None or self._units_differ:
             return float("nan")
         return float(self._units[1].sum() / max(self._units[2].sum(), 1))
 

@@ -17,7 +17,7 @@ from gradtap.asking import Settings, check_choice
 from gradtap.flow.events import EventWriter
 from gradtap.flow.measuring import Objective, measured
 from gradtap.flow.merging import EMPTY
-from gradtap.flow.records import FORMATS, Records
+from gradtap.flow.records import FORMATS, Records, make_records
 from gradtap.flow.rows import Finding, FlowMeasurement, FlowRow, TimeProfile, WeightRow
 from gradtap.flow.totals import norm_of
 from gradtap.graph.model_files import as_trace
@@ -50,12 +50,12 @@ class FlowMoment:
 
 
 class FlowMonitor(keras.callbacks.Callback):  # type: ignore[misc]
-    r"""A Keras callback that measures the flow on a fixed batch every so many steps, and says when which layer goes bad.
+    r"""A Keras callback that measures the flow on a fixed batch every so many steps, and says what goes bad when.
 
     What is measured is what `measure` measures, of any model that ``fit`` trains, with a ``train_step`` of its own or
     without. Beside it stands the update ratio :math:`|w_{t} - w_{t-1}| / |w_{t-1}|` of each weight over the training
-    step before. Training is not touched: with and without the monitor its weights are the same to the last bit. All that
-    can be wrong with the arguments is found before the first step.
+    step before. Training is not touched: with and without the monitor its weights are the same to the last bit. All
+    that can be wrong with the arguments is found before the first step.
 
     Args:
       inputs: A batch that is watched, as `measure` takes it.
@@ -108,7 +108,7 @@ class FlowMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         if not isinstance(every, int) or isinstance(every, bool) or every < 1:
             raise errors.ArgumentError(f"every={every!r} is not a positive int.", [], "a number of training steps")
-        check_choice("records", records, tuple(FORMATS))
+        check_choice("records", records, FORMATS)
         check_choice("show", show, (None, True, False))
         self.every = every
         #: What was seen, one `FlowMoment` for each measurement.
@@ -143,7 +143,7 @@ class FlowMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     def _open(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._records = FORMATS[self._records_form](folder)
+            self._records = make_records(self._records_form, folder)
             self._events = EventWriter(folder)
         except (OSError, tf.errors.OpError) as error:
             raise errors.ArgumentError(

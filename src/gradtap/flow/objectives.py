@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from gradtap import errors
 from gradtap.graph.class_index import output_text
-from gradtap.graph.scores import Score, pre_squash
 from gradtap.graph.model_files import as_trace
+from gradtap.graph.scores import Score, pre_squash
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.targets import Target, as_target, loss
 from gradtap.targets.outputs import pick_differentiable
@@ -44,9 +44,16 @@ def objective(model: Any, target: Any, fn: Any, labels: Structure) -> Target:
             ["leave the labels out for the target", "leave the target out for the loss"],
         )
     fn = compiled_loss(model) if fn is None else fn
-    if isinstance(fn, (Mapping, list, tuple)) or isinstance(labels, (Mapping, list, tuple)):
+    if isinstance(fn, (Mapping, list, tuple)) or is_several(labels):
         return _Total(_of_outputs(fn, labels))
     return loss(fn, labels) if fn is not None else CrossEntropy(labels)
+
+
+def is_several(labels: Structure) -> bool:
+    """Whether labels are those of several outputs: a dict, or a list of arrays and not of numbers or rows."""
+    if isinstance(labels, (list, tuple)):
+        return bool(labels) and all(len(getattr(one, "shape", ())) > 0 for one in labels)
+    return isinstance(labels, Mapping)
 
 
 def compiled_loss(model: Any) -> Any:
@@ -71,14 +78,14 @@ def loss_to_train(model: Any, labels: Structure, fn: Any) -> Any:
         raise errors.ArgumentError("the model was not traced.", [], 'loss="..."')
     if isinstance(labels, Mapping):
         return {name: CrossEntropy(one, name).function(graph) for name, one in labels.items()}
-    if isinstance(labels, (list, tuple)):
+    if is_several(labels):
         return [CrossEntropy(one, number).function(graph) for number, one in enumerate(labels)]
     return CrossEntropy(labels).function(graph)
 
 
 def _of_outputs(fn: Any, labels: Any) -> list[Target]:
     """The loss at each output that has one."""
-    if not isinstance(labels, (Mapping, list, tuple)):
+    if not is_several(labels):
         labels = [labels]
     names: list[Any] = list(labels) if isinstance(labels, Mapping) else list(range(len(labels)))
     if isinstance(fn, (list, tuple)) and len(fn) == len(names):

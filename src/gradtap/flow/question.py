@@ -77,10 +77,9 @@ class Measuring(OfTarget):
                 "weights": [(tf.cast(slope, tf.float32) / scale[0])[None] for _, slope in weights],
                 "sizes": [tf.norm(tf.cast(place.tensor, tf.float64))[None] for place, _ in weights],
                 "score": [score.value],
-                "scale": [scale],
             }
         feeds = [*graph.all_feeds, *score.feeds, scale]
-        watch = {} if settings.checks else None
+        watch: dict[str, Tensor] | None = {} if settings.checks else None  # no more than whether it is saturated
         program = assemble(
             graph, feeds, parts, kept, watch=watch, saturated=score.saturated, jit_compile=trace.jit_compile
         )
@@ -128,8 +127,8 @@ def _trained(graph: ForwardGraph) -> set[int]:
     for layer in graph.layers:
         held = layer.layer() if layer.layer else None
         weights = getattr(held, "trainable_weights", None)
-        weights = getattr(held, "trainable_variables", ()) if weights is None else weights
-        found |= {id(weights_of_layers.variable_of(weight)) for weight in weights}
+        weights = getattr(held, "trainable_variables", None) if weights is None else weights
+        found |= {id(weights_of_layers.variable_of(weight)) for weight in weights or ()}
     return found
 
 

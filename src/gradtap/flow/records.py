@@ -75,8 +75,17 @@ class ParquetRecords:
                 self._arrow.parquet.write_table(table, self._folders[name] / f"step-{step:09d}.parquet")
 
 
-#: By the name that a monitor is given.
-FORMATS = {"csv": CsvRecords, "parquet": ParquetRecords}
+#: What a monitor can be asked for.
+FORMATS = ("csv", "parquet")
+
+
+def make_records(form: str, folder: Path) -> Records:
+    """The records of a form, in a folder that is there.
+
+    Raises:
+      MissingExtraError: The form needs a package that is not installed.
+    """
+    return ParquetRecords(folder) if form == "parquet" else CsvRecords(folder)
 
 
 def _lines(step: int, epoch: int, found: FlowMeasurement) -> dict[str, list[dict[str, Any]]]:

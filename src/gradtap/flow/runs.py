@@ -126,14 +126,13 @@ class Runs:
         return rows + self._steps(stage)
 
     def _steps(self, stage: Stage) -> list[ComparedTap]:
-        nothing = [float("nan")] * 4
+        none = float("nan")
         rows = []
         for profiles in zip(*(found.profiles for found in self._found[stage]), strict=True):
             for step, norms in enumerate(zip(*(profile.gradient_norms for profile in profiles), strict=True), 1):
                 address = f"{profiles[0].address}@{step - 1}"
-                rows.append(
-                    ComparedTap(self._name, stage, address, step, *of_sizes(norms), *nothing, through_time=True)
-                )
+                size = of_sizes(norms)
+                rows.append(ComparedTap(self._name, stage, address, step, *size, none, none, none, none, True))
         return rows
 
     def line(self, stage: Stage) -> ComparedModel:
@@ -154,7 +153,7 @@ class Runs:
             curvature=of_sizes(bends).mean if bends else float("nan"),
             loss=of_values([one.target for one in found]),
             seconds=statistics.median(self._seconds),
-            findings=Counter(kind for one in found for kind in {finding.kind for finding in one.findings}),
+            findings=dict(Counter(kind for one in found for kind in {finding.kind for finding in one.findings})),
             seeds=len(found),
         )
 

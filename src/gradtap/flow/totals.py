@@ -12,7 +12,6 @@ from gradtap.flow.in_graph import Sums
 from gradtap.flow.judging import Evidence, judge
 from gradtap.flow.merging import TapTotals, with_ratios
 from gradtap.flow.rows import Array, FlowMeasurement, WeightRow
-from gradtap.graph.resolve import Place
 from gradtap.program import Program
 from gradtap.types import Tensor
 

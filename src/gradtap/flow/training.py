@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -40,7 +42,20 @@ class ShortTraining:
         """Train from the weights that the model has."""
         for variable, value in zip(self._model.optimizer.variables, self._start, strict=True):
             variable.assign(value)
-        self._model.fit(self._data(), steps_per_epoch=self._steps, epochs=1, shuffle=False, verbose=0)
+        with _quiet():
+            self._model.fit(self._data(), steps_per_epoch=self._steps, epochs=1, shuffle=False, verbose=0)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keras makes a function for each model, which TensorFlow takes for one that is traced again and again."""
+    logger = tf.get_logger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _in_order(inputs: Structure, labels: Structure) -> Callable[[], Any]:

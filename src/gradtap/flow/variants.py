@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from gradtap import errors
-from gradtap.graph.keras_internals import is_keras, is_named_container
 from gradtap.graph.keeping import Trace
+from gradtap.graph.keras_internals import is_keras, is_named_container
 from gradtap.graph.model_files import as_trace
 from gradtap.types import Layer, Model, Structure
 

@@ -47,8 +47,9 @@ def flow(found: Any) -> Figure:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError.of("viz", "drawing a picture") from None
-    draw = {FlowMeasurement: _measurement, Comparison: _comparison, FlowMonitor: _monitor}.get(type(found))
-    if draw is None or (not getattr(found, "rows", None) and not getattr(found, "history", None)):
+    kinds: dict[type, Any] = {FlowMeasurement: _measurement, Comparison: _comparison, FlowMonitor: _monitor}
+    draw = kinds.get(type(found))
+    if draw is None or not (getattr(found, "rows", None) or getattr(found, "history", None)):
         raise PictureError(
             "there is no flow to draw.",
             [("received", repr(found)[:100])],
@@ -68,7 +69,7 @@ def _measurement(figure: Figure, found: FlowMeasurement) -> None:
         axes.plot(places, _positive(sizes), marker="o", markersize=3, color=colour, label=f"|{label}|")
     for place, row in zip(places, found.rows, strict=True):
         if row.address in bad:
-            axes.axvline(place, color=_COLOURS[1], linewidth=1)
+            axes.axvline(float(place), color=_COLOURS[1], linewidth=1)
             axes.annotate(
                 bad[row.address],
                 (place, 1),

@@ -30,8 +30,9 @@ class LiveTable:
 
             # A run that is interrupted never says so: then nothing may be left hidden or redirected.
             console = Console(stderr=True)
-            options = {"auto_refresh": False, "transient": True, "redirect_stdout": False, "redirect_stderr": False}
-            self._live = Live(console=console, **options)
+            self._live = Live(
+                console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+            )
             self._live.start()
             console.show_cursor(True)
 
@@ -49,7 +50,7 @@ class LiveTable:
             from rich.console import Console
             from rich.text import Text
 
-            Console(stderr=True, highlight=False).print(Text(text))
+            Console(stderr=True, highlight=False).print(Text(text), soft_wrap=True)
 
 
 def _table(moment: FlowMoment) -> Any:

@@ -1,0 +1,141 @@
+"""Bugs of gradient flow: what is changed where, and the tests that must fail of it."""
+
+from __future__ import annotations
+
+from tests.planted.bugs import Bug
+
+BUGS = [
+    Bug(
+        "flow: the mean cosine counts an example with itself",
+        "flow/merging.py",
+        "cosine = (of_units - moving) / pairs",
+        "cosine = of_units / pairs",
+        ("test_flow.py", "-k", "all_activations and dense and None"),
+    ),
+    Bug(
+        "flow: runs after the first are left out of the units",
+        "flow/merging.py",
+        "self._units = units if self._units is None else self._units + units",
+        "self._units = units if self._units is None else self._units",
+        ("test_flow.py", "-k", "last_example_wakes"),
+    ),
+    Bug(
+        "flow: sums in the type of the tap",
+        "flow/in_graph.py",
+        "if tensor.dtype.is_complex else tensor, tf.float64)",
+        "if tensor.dtype.is_complex else tensor, tf.float32)\n    wide = tf.cast(wide * 1e-30, tf.float64) * 1e30",
+        ("test_flow.py", "-k", "far_outside"),
+    ),
+    Bug(
+        "flow: the gradient of a weight is a sum",
+        "flow/totals.py",
+        "norm = norm_of(np.asarray(slope)) / self._examples",
+        "norm = norm_of(np.asarray(slope))",
+        ("test_flow.py", "-k", "mean_loss"),
+    ),
+    Bug(
+        "flow: a branch is on the trunk",
+        "flow/trunk.py",
+        "to[p.tensor.op] * back[p.tensor.op] == whole",
+        "to[p.tensor.op] * back[p.tensor.op] <= whole",
+        ("test_flow.py", "-k", "everything_flows"),
+    ),
+    Bug(
+        "flow: one layer's scale is a trend",
+        "flow/judging.py",
+        "    return whole - float(steps.max() if whole > 0 else steps.min())",
+        "    return whole",
+        ("test_flow.py", "-k", "single_scale"),
+    ),
+    Bug(
+        "flow: what is zero is dead",
+        "flow/judging.py",
+        "if row.address in known.rectified\n        and row.dead",
+        "if row.dead",
+        ("test_flow.py", "-k", "without_being_dead"),
+    ),
+    Bug(
+        "flow: the loss scale stays in the numbers",
+        "flow/in_graph.py",
+        "g = _flat(slope, channels_first)[0] / tf.cast(scale, tf.float64)",
+        "g = _flat(slope, channels_first)[0]",
+        ("test_flow.py", "-k", "float16"),
+    ),
+    Bug(
+        "flow: a state is read in the wrong order",
+        "flow/judging.py",
+        "back = norms if backwards else norms[::-1]",
+        "back = norms[::-1]",
+        ("test_flow.py", "-k", "runs_backwards"),
+    ),
+    Bug(
+        "flow: frozen weights are measured",
+        "flow/question.py",
+        "if handle is None or id(variable) not in trained or not",
+        "if handle is None or not",
+        ("test_flow.py", "-k", "frozen"),
+    ),
+    Bug(
+        "flow: cross-entropy of logits where a softmax ends the model",
+        "flow/objectives.py",
+        "from_logits = pre_squash(tensor) is None",
+        "from_logits = True",
+        ("test_flow.py", "-k", "unless_a_softmax"),
+    ),
+    Bug(
+        "flow: the monitor compares weights with themselves",
+        "flow/monitor.py",
+        "change = norm_of(np.asarray(old)), norm_of(np.asarray(weight) - np.asarray(old))",
+        "change = norm_of(np.asarray(old)), norm_of(np.asarray(old))",
+        ("test_flow_monitor.py", "-k", "update_ratio"),
+    ),
+    Bug(
+        "flow: an epoch's last execution counts as full",
+        "flow/monitor.py",
+        "self._epoch_start + min(batch + 1, whole)",
+        "self._epoch_start + batch + 1",
+        ("test_flow_monitor.py", "-k", "last_bit and several"),
+    ),
+    Bug(
+        "flow: the monitor's failure ends training",
+        "flow/monitor.py",
+        "except (errors.GradtapError, OSError, tf.errors.OpError) as error:\n            self._is_stopped",
+        "except (errors.GradtapError, tf.errors.OpError) as error:\n            self._is_stopped",
+        ("test_flow_monitor.py", "-k", "midst"),
+    ),
+    Bug(
+        "flow: an optimizer goes on where the last seed ended",
+        "flow/training.py",
+        "            variable.assign(value)\n",
+        "            pass\n",
+        ("test_flow_compare.py", "-k", "fresh_optimizer"),
+    ),
+    Bug(
+        "flow: a clone keeps the seeds of its initialisers",
+        "flow/variants.py",
+        'found["config"].pop("seed", None)',
+        "pass",
+        ("test_flow_compare.py", "-k", "is_cloned"),
+    ),
+    Bug(
+        "flow: the caller's random numbers move on",
+        "flow/variants.py",
+        "        random.setstate(states[0])\n",
+        "",
+        ("test_flow_compare.py", "-k", "is_cloned"),
+    ),
+    Bug(
+        "flow: an interval that forgets the number of seeds",
+        "flow/intervals.py",
+        "float(known.std(ddof=1)) / np.sqrt(len(known))",
+        "float(known.std(ddof=1))",
+        ("test_flow_compare.py", "-k", "test_intervals"),
+    ),
+    Bug(
+        "flow: a finding does not end a strict command",
+        "cli/flow_command.py",
+        "    if strict and found.findings:\n        ctx.exit(FOUND)",
+        "    if strict and not found.findings:\n        ctx.exit(FOUND)",
+        ("test_cli_flow.py", "-k", "strict"),
+    ),
+]
