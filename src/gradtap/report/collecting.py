@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from gradtap.graph.model_files import as_trace
 from gradtap.listing import taps
 from gradtap.plot.maps import as_picture
 from gradtap.report.document import Array, Document, Example, Look, Map, Row, TapNumbers
+from gradtap.results import Gradients
 from gradtap.staged.progress import tracked
 from gradtap.types import Address, Model, Structure
 
@@ -74,14 +75,7 @@ def collect(
       >>> gt.report.collect(model, images, at=["conv1", "conv2"], methods=["grad_cam"])
       Document('Sequential', 2 examples, 2 taps, 1 methods)
     """
-    known = set(attribution.__all__) - _NO_METHODS
-    unknown = [name for name in methods if name not in known]
-    if unknown:
-        raise errors.ArgumentError(
-            f"there is no method {unknown[0]!r}.",
-            [("nearest", errors.nearest(unknown[0], sorted(known)) or "none"), ("there are", ", ".join(sorted(known)))],
-            "name some of gradtap.attribution",
-        )
+    _check_methods(methods)
     trace = as_trace(model)
     found = gradients(trace, inputs, target=target, at=at, batch_size=batch_size)
     count = int(found.target.shape[0])
@@ -91,41 +85,30 @@ def collect(
             [],
             ["give some of them", "gradtap.dataset.run works through whole data sets"],
         )
-    addresses = list(found)
-    side = _side(count * len(addresses) * (2 + len(methods)))
-    attributions: dict[str, dict[str, Array]] = {}
-    errors_of: dict[str, dict[str, Array]] = {}
-    left_out: dict[str, str] = {}
-    for name in tracked(methods, len(methods), "methods"):
-        made, missed, reasons = _attributed(trace, inputs, name, addresses, target, batch_size)
-        attributions[name], errors_of[name] = made, missed
-        left_out |= reasons
-    measured = flow.measure(trace, inputs, target=target, at=addresses, batch_size=batch_size)
-    shown = _pictures(inputs, pictures, count)
-    classes = _predictions(found.outputs, class_names)
-    examples = []
-    for n in range(count):
-        looks = {
-            address: _looks(
-                address,
-                found.activations[address][n],
-                found[address][n],
-                {m: attributions[m][address][n] for m in methods if address in attributions[m]},
-                side,
-            )
-            for address in addresses
-        }
-        errors_here = {m: {a: float(delta[n]) for a, delta in errors_of[m].items()} for m in methods if errors_of[m]}
-        name = names[n] if names is not None else f"example {n}"
-        examples.append(
-            Example(name, shown[n], classes[n], _in_words(target), float(found.target[n]), looks, errors_here)
+    explained = {
+        name: _attributed(trace, inputs, name, list(found), target, batch_size)
+        for name in tracked(methods, len(methods), "methods")
+    }
+    measured = flow.measure(trace, inputs, target=target, at=list(found), batch_size=batch_size)
+    looks = _looks_of(found, explained, count)
+    shown, classes = _pictures(inputs, pictures, count), _predictions(found.outputs, class_names)
+    examples = [
+        Example(
+            names[n] if names is not None else f"example {n}",
+            shown[n],
+            classes[n],
+            "the predicted class" if isinstance(target, str) and target == "predicted" else repr(target),
+            float(found.target[n]),
+            looks[n],
+            {m: {a: float(d[n]) for a, d in e.missed.items()} for m, e in explained.items() if e.missed},
         )
+        for n in range(count)
+    ]
     kind, own = type(trace.model).__name__, getattr(trace.model, "name", None)
-    described = f"{kind} {own}" if isinstance(own, str) else kind
     return Document(
         title or kind,
-        described,
-        _rows(trace, inputs, set(addresses)),
+        f"{kind} {own}" if isinstance(own, str) else kind,
+        _rows(trace, inputs, set(found)),
         [
             TapNumbers(r.address, r.layer, r.shape, r.activation_norm, r.gradient_norm, r.zeros, r.dead)
             for r in measured.rows
@@ -133,15 +116,51 @@ def collect(
         list(methods),
         examples,
         [(f.kind, f.tap, f.evidence, f.remedy) for f in measured.findings],
-        {**found.skipped, **left_out},
+        {**found.skipped, **{where: why for e in explained.values() for where, why in e.reasons.items()}},
         _made(at, methods, target, command),
     )
 
 
+class _Explained(NamedTuple):
+    """Attributions of one method by address, completeness errors by address, and reasons where there are none."""
+
+    made: dict[str, Array]
+    missed: dict[str, Array]
+    reasons: dict[str, str]
+
+
+def _check_methods(methods: Sequence[str]) -> None:
+    known = set(attribution.__all__) - _NO_METHODS
+    unknown = [name for name in methods if name not in known]
+    if unknown:
+        raise errors.ArgumentError(
+            f"there is no method {unknown[0]!r}.",
+            [("nearest", errors.nearest(unknown[0], sorted(known)) or "none"), ("there are", ", ".join(sorted(known)))],
+            "name some of gradtap.attribution",
+        )
+
+
+def _looks_of(found: Gradients, explained: Mapping[str, _Explained], count: int) -> list[dict[str, Look]]:
+    """For each example what is seen at each layer."""
+    side = _side(count * len(found) * (2 + len(explained)))
+    return [
+        {
+            address: _look(
+                address,
+                found.activations[address][n],
+                found[address][n],
+                {name: one.made[address][n] for name, one in explained.items() if address in one.made},
+                side,
+            )
+            for address in found
+        }
+        for n in range(count)
+    ]
+
+
 def _attributed(
     trace: Any, inputs: Structure, name: str, addresses: Sequence[str], target: Any, batch_size: int | None
-) -> tuple[dict[str, Array], dict[str, Array], dict[str, str]]:
-    """Attributions by address, completeness errors by address, and reasons where there are none."""
+) -> _Explained:
     method = getattr(attribution, name)
     made: dict[str, Array] = {}
     missed: dict[str, Array] = {}
@@ -165,7 +184,7 @@ def _attributed(
                 reasons[f"{name} at {address}"] = error.headline
             except TypeError as error:
                 reasons[f"{name} at {address}"] = str(error)
-    return made, missed, reasons
+    return _Explained(made, missed, reasons)
 
 
 def _side(maps: int) -> int:
@@ -174,7 +193,7 @@ def _side(maps: int) -> int:
     return max(low, min(high, int(sqrt(_NUMBERS / max(maps, 1)))))
 
 
-def _looks(address: str, activation: Any, gradient: Any, attributions: Mapping[str, Any], side: int) -> Look:
+def _look(address: str, activation: Any, gradient: Any, attributions: Mapping[str, Any], side: int) -> Look:
     """One example at one layer."""
     like = np.ndim(activation)
     heads = address.rpartition(":")[2].partition(".")[0] == "attention"
@@ -230,10 +249,6 @@ def _rows(trace: Any, inputs: Structure, tapped: set[str]) -> list[Row]:
     listed = [e for e in taps(trace, inputs) if e.tap.face == "output" or e.address in tapped or not e.tap.path]
     rows = [Row(e.address, e.layer, e.shape, e.parameters, e.tap.path.count("/"), e.address in tapped) for e in listed]
     return rows + [Row(address, "", None, 0, 0, True) for address in sorted(tapped - {row.address for row in rows})]
-
-
-def _in_words(target: Any) -> str:
-    return "the predicted class" if isinstance(target, str) and target == "predicted" else repr(target)
 
 
 def _made(at: Any, methods: Sequence[str], target: Any, command: str | None) -> dict[str, str]:
