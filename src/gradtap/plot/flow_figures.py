@@ -24,15 +24,16 @@ _DASHES = ("-", "--", ":", "-.")
 _NAMES = 40
 
 
-def flow(found: Any) -> Figure:
+def flow(found: Any, *, ax: Axes | None = None) -> Figure:
     """Draw what `gradtap.flow` found: sizes of gradients on a logarithmic scale.
 
     Args:
       found: A measurement: activation and gradient tap by tap. A comparison: the gradient against depth, with 95 %
         intervals, one panel for each stage. A monitor: the gradient of every tap over the steps of training.
+      ax: Axes to draw in; None for a new figure.
 
     Returns:
-      A figure; ``figure.savefig("flow.png")`` writes it.
+      The figure; ``figure.savefig("flow.png")`` writes it.
 
     Raises:
       PictureError: It is none of these, or there is nothing in it.
@@ -55,13 +56,23 @@ def flow(found: Any) -> Figure:
             [("received", repr(found)[:100])],
             "what gt.flow.measure or gt.flow.compare gives",
         )
-    figure = Figure(figsize=(9, 4.5), dpi=120, facecolor="white", layout="constrained")
-    draw(figure, found)
-    return figure
+    count = len({row.stage for row in found.rows}) if isinstance(found, Comparison) else 1
+    if ax is None:
+        size = (4.8 * count + 1.6, 4.5) if isinstance(found, Comparison) else (9, 4.5)
+        figure = Figure(figsize=size, dpi=120, facecolor="white", layout="constrained")
+        panels = list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
+    elif count == 1:
+        panels = [ax]
+    else:
+        ax.set_axis_off()
+        panels = [ax.inset_axes((i / count, 0, 0.9 / count, 1)) for i in range(count)]
+    draw(panels, found)
+    drawn: Figure = panels[0].get_figure(root=True)
+    return drawn
 
 
-def _measurement(figure: Figure, found: FlowMeasurement) -> None:
-    axes = _axes(figure.add_subplot(), "", "")
+def _measurement(panels: list[Axes], found: FlowMeasurement) -> None:
+    axes = _axes(panels[0], "", "")
     places = np.arange(len(found.rows))
     bad = {finding.tap: finding.kind for finding in found.findings}
     for name, label, colour in (("activation", "activation", _COLOURS[5]), ("gradient", "gradient", _COLOURS[0])):
@@ -85,11 +96,9 @@ def _measurement(figure: Figure, found: FlowMeasurement) -> None:
     _legend(axes)
 
 
-def _comparison(figure: Figure, found: Comparison) -> None:
+def _comparison(panels: list[Axes], found: Comparison) -> None:
     stages = list(dict.fromkeys(row.stage for row in found.rows))
     names = list(dict.fromkeys(row.name for row in found.rows))
-    figure.set_size_inches(4.8 * len(stages) + 1.6, 4.5)
-    panels = figure.subplots(1, len(stages), sharey=True, squeeze=False)[0]
     for axes, stage in zip(panels, stages, strict=True):
         titles = {"initial": "at initialisation", "trained": "after the short training"}
         _axes(axes, titles[stage], "depth: blocks, or steps of time")
@@ -108,12 +117,13 @@ def _comparison(figure: Figure, found: Comparison) -> None:
     panels[0].set_ylabel("|gradient|, mean over examples and seeds", color=INK)
     sizes = np.array([row.gradient_norm for row in found.rows if row.gradient_norm > 0])
     if len(sizes):  # an interval of two seeds may span the whole scale
-        panels[0].set_ylim(10 ** (np.log10(sizes.min()) - 1), 10 ** (np.log10(sizes.max()) + 1))
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
+        for axes in panels:
+            axes.set_ylim(10 ** (np.log10(sizes.min()) - 1), 10 ** (np.log10(sizes.max()) + 1))
+    panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
 
 
-def _monitor(figure: Figure, found: FlowMonitor) -> None:
-    axes = _axes(figure.add_subplot(), "", "training step")
+def _monitor(panels: list[Axes], found: FlowMonitor) -> None:
+    axes = _axes(panels[0], "", "training step")
     steps = [moment.step for moment in found.history]
     addresses = [row.address for row in found.history[0].rows]
     from matplotlib import colormaps
