@@ -569,3 +569,20 @@ def test_examples_that_stand_still_are_left_out_and_put_back(name, float64):
         for part in ("examples", "success", "distance", "outputs", "steps"):
             one, other = getattr(whole, part)[i], getattr(alone, part)[0]
             np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-9, err_msg=part)
+
+
+@pytest.mark.parametrize("name", ["auto_pgd", "auto_pgd l1", "deep_fool", "carlini_wagner_l2"])
+def test_a_tap_of_another_type_than_the_outputs(name):
+    """Half precision inside of a model whose last layer is float32, and float32 before float64."""
+    for policy_name, last in (("mixed_bfloat16", "float32"), ("float32", "float64")):
+        keras.utils.set_random_seed(0)
+        x = keras.Input((6,), dtype="float32")
+        h = layers.Dense(8, activation="tanh", dtype=policy_name, name="tap")(x)
+        model = keras.Model(x, layers.Dense(4, activation="softmax", dtype=last)(h))
+        images = rows().astype("float32")
+        labels = np.argmax(model(images), 1)
+        for at in (":input", "tap"):
+            found = run(name, model, images, labels, at=at)
+            assert found.examples.dtype == gt.activations(model, images, at=at).only.dtype
+            assert np.all(np.isfinite(np.asarray(found.distance, np.float64)))
+            np.testing.assert_array_equal(np.argmax(found.outputs, 1) != labels, found.success)
