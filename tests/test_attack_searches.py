@@ -426,6 +426,7 @@ def test_parts_of_a_batch_are_the_same_as_the_whole(name, float64):
             np.testing.assert_allclose(getattr(other, part), getattr(whole, part), rtol=1e-8, atol=1e-10, err_msg=part)
     alone = run(name, model, x[4:5], labels[4:5])
     np.testing.assert_allclose(alone.examples, whole.examples[4:5], rtol=1e-8)
+    np.testing.assert_array_equal(run(name, model, x, 1).examples, run(name, model, x, [1] * 7).examples)
     empty = run(name, model, x[:0], labels[:0])
     assert empty.examples.shape == (0, 6)
     assert empty.success.shape == (0,)
@@ -586,3 +587,27 @@ def test_a_tap_of_another_type_than_the_outputs(name):
             assert found.examples.dtype == gt.activations(model, images, at=at).only.dtype
             assert np.all(np.isfinite(np.asarray(found.distance, np.float64)))
             np.testing.assert_array_equal(np.argmax(found.outputs, 1) != labels, found.success)
+
+
+def test_compiled_searches_keep_no_model():
+    import gc
+    import weakref
+
+    model, x = classifier(dtype="float32"), rows().astype("float32")
+    for name in SEARCHES:
+        run(name, model, x, 1)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def test_stretches_follow_each_other_to_the_end():
+    from gradtap.staged.progress import stretches
+
+    for total in (1, 4, 5, 1000):
+        found = list(stretches(total, "steps"))
+        assert found[0][0] == 0
+        assert found[-1][1] == total
+        assert [stop for _, stop in found[:-1]] == [start for start, _ in found[1:]]
+        assert len(found) < 12
