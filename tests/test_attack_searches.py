@@ -426,6 +426,7 @@ def test_parts_of_a_batch_are_the_same_as_the_whole(name, float64):
             np.testing.assert_allclose(getattr(other, part), getattr(whole, part), rtol=1e-8, atol=1e-10, err_msg=part)
     alone = run(name, model, x[4:5], labels[4:5])
     np.testing.assert_allclose(alone.examples, whole.examples[4:5], rtol=1e-8)
+    np.testing.assert_array_equal(run(name, model, x, 1).examples, run(name, model, x, [1] * 7).examples)
     empty = run(name, model, x[:0], labels[:0])
     assert empty.examples.shape == (0, 6)
     assert empty.success.shape == (0,)
@@ -569,3 +570,44 @@ def test_examples_that_stand_still_are_left_out_and_put_back(name, float64):
         for part in ("examples", "success", "distance", "outputs", "steps"):
             one, other = getattr(whole, part)[i], getattr(alone, part)[0]
             np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-9, err_msg=part)
+
+
+@pytest.mark.parametrize("name", ["auto_pgd", "auto_pgd l1", "deep_fool", "carlini_wagner_l2"])
+def test_a_tap_of_another_type_than_the_outputs(name):
+    """Half precision inside of a model whose last layer is float32, and float32 before float64."""
+    for policy_name, last in (("mixed_bfloat16", "float32"), ("float32", "float64")):
+        keras.utils.set_random_seed(0)
+        x = keras.Input((6,), dtype="float32")
+        h = layers.Dense(8, activation="tanh", dtype=policy_name, name="tap")(x)
+        model = keras.Model(x, layers.Dense(4, activation="softmax", dtype=last)(h))
+        images = rows().astype("float32")
+        labels = np.argmax(model(images), 1)
+        for at in (":input", "tap"):
+            found = run(name, model, images, labels, at=at)
+            assert found.examples.dtype == gt.activations(model, images, at=at).only.dtype
+            assert np.all(np.isfinite(np.asarray(found.distance, np.float64)))
+            np.testing.assert_array_equal(np.argmax(found.outputs, 1) != labels, found.success)
+
+
+def test_compiled_searches_keep_no_model():
+    import gc
+    import weakref
+
+    model, x = classifier(dtype="float32"), rows().astype("float32")
+    for name in SEARCHES:
+        run(name, model, x, 1)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def test_stretches_follow_each_other_to_the_end():
+    from gradtap.staged.progress import stretches
+
+    for total in (1, 4, 5, 1000):
+        found = list(stretches(total, "steps"))
+        assert found[0][0] == 0
+        assert found[-1][1] == total
+        assert [stop for _, stop in found[:-1]] == [start for start, _ in found[1:]]
+        assert len(found) < 12

@@ -21,9 +21,7 @@ def test_a_natural_network_falls_and_one_trained_adversarially_holds(monkeypatch
     import adversarial_digits as example
 
     train, test = example.digits()
-    natural = example.natural(train)
-    # A third of the epochs of the page.
-    hardened = example.trained(train, [(0.1, 10), (0.2, 10), (example.EPSILON, 15)])
+    natural, hardened = example.natural(train), example.hardened(train)
     fallen, held = (
         gt.attacks.robust_accuracy(model, test, example.pgd, [0.0, 0.1, 0.3]).accuracy for model in (natural, hardened)
     )
@@ -31,7 +29,7 @@ def test_a_natural_network_falls_and_one_trained_adversarially_holds(monkeypatch
     assert held[0] > 0.9
     assert fallen[2] < 0.05
     assert held[1] > 0.8 > fallen[1]
-    assert held[2] > 0.3
+    assert held[2] > 0.4
     # What other attacks find of the natural network is no less, and no change is larger than it may be.
     found = gt.attacks.auto_pgd(natural, *test, epsilon=0.3, steps=40)
     assert np.mean(found.success) > 0.95

@@ -144,6 +144,13 @@ BUGS = [
         "graph/surgery.py",
         "for handle in op.outputs if op.type in _LOOPS_AND_BRANCHES else ():",
         "for handle in ():",
-        ("test_recurrent.py", "-k", "outer_tape_follows"),
+        ("test_recurrent.py", "-k", "persistent_tape_follows"),
+    ),
+    Bug(
+        "attacks: those that move on are put back in the first places",
+        "attacks/searching.py",
+        "whole, rows = _put(whole, rows, state), rows[flags]",
+        "whole, rows = _put(whole, rows, state), rows[: int(np.sum(flags))]",
+        ("test_attack_searches.py", "-k", "left_out"),
     ),
 ]

@@ -15,8 +15,8 @@ BUGS = [
     Bug(
         "attribution: a branch around the tap follows another input",
         "staged/stages.py",
-        "self._beside = found[leg.cut.moved :]",
-        "self._beside = list(leg.cut.prefix(*map(tf.zeros_like, inputs), *seeds, *fed))[leg.cut.moved :]",
+        "self.beside = found[leg.cut.moved :]",
+        "self.beside = list(leg.cut.prefix(*map(tf.zeros_like, inputs), *seeds, *fed))[leg.cut.moved :]",
         ("test_paths.py", "-k", "every_rule and tap and gausslegendre"),
     ),
     Bug(

@@ -184,7 +184,8 @@ class Lead(OfLabels):
         rivals = tf.compat.v1.placeholder(tf.int32, (None,), name="rivals")
         if logits.shape[1] == 1:
             return away_from(logits, labels), [rivals], []
-        return of_class(logits, rivals) - of_class(logits, labels), [rivals], []
+        spread = tf.broadcast_to(rivals, [tf.shape(logits)[0]])
+        return of_class(logits, spread) - of_class(logits, labels), [rivals], []
 
     def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         labels = super().values(graph, batch)[0]

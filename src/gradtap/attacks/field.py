@@ -150,11 +150,14 @@ class Field:
             parts = tf.map_fn(
                 lambda row: self._frame.suffix(*given, row), classes, fn_output_signature=list(self._frame.dtypes)
             )
-        return self._seen([part[0] for part in parts]), self.sign * widen(parts[0]), self.sign * parts[-1]
+        return self._seen([part[0] for part in parts]), self.sign * widen(parts[0]), self._signed(parts[-1])
 
     def _seen(self, fetched: Sequence[Tensor]) -> Seen:
         slope, scores, *outputs, loss = fetched
-        return Seen(self.sign * widen(slope), scores, outputs, self.sign * loss)
+        return Seen(self.sign * widen(slope), scores, outputs, self._signed(loss))
+
+    def _signed(self, loss: Tensor) -> Tensor:
+        return self.sign * tf.cast(loss, self.wide.dtype)  # the tap and the outputs may be of different types
 
     def _kept(self, point: Tensor) -> Tensor:
         return point if self.bounds is None else tf.clip_by_value(point, *self.bounds)
@@ -163,7 +166,7 @@ class Field:
         """Whether the model says something else than it should, or where targeted what it is to say, ``(batch,)``."""
         output = seen.outputs[0]
         if not self._frame.has_labels or output.shape.rank != 2:
-            return seen.loss > self._told_by
+            return seen.loss > tf.cast(self._told_by, seen.loss.dtype)
         labels = self._told_by
         if output.shape[1] == 1:
             said = tf.cast(output[:, 0] > self._frame.middle, labels.dtype)

@@ -124,8 +124,8 @@ def prune(wrapped: Any, feeds: Sequence[Tensor], fetches: Sequence[Tensor]) -> C
     return run
 
 
-#: Ops that hand on what a variable is known by; the reader of a `GraphDef` forgets of what shape it is, and no outer
-#: tape could follow the loop of a recurrent layer.
+#: Ops that hand on what a variable is known by; the reader of a `GraphDef` forgets of what shape it is, and no
+#: persistent tape could follow the loop of a recurrent layer.
 _LOOPS_AND_BRANCHES = frozenset({"While", "StatelessWhile", "If", "StatelessIf"})
 
 
