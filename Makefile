@@ -61,7 +61,7 @@ thorough: $(VENV)/.thorough ## The slow tests too, 10,000 drawn models, nothing 
 # Debian's Chromium, where there is none yet; elsewhere put one on the path as `chromium`.
 browser: $(VENV)/.dev ## The pages in a real browser: clicks, keys, sizes, pixels
 	command -v chromium >/dev/null || { apt-get update -q && apt-get install -y -q chromium; }
-	$(PIP) "playwright>=1.45"
+	$(PIP) -e ".[app]" "playwright>=1.45"
 	$(BIN)/python -m pytest -m browser
 
 planted: $(VENV)/.dev ## Plant bugs in a copy of the source; the tests must find every one
