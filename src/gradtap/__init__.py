@@ -26,7 +26,18 @@ _HOMES = {
     "visualise": "gradtap.activation_maximisation",
     "vjp": "gradtap.products",
 }
-_MODULES = ("attacks", "attribution", "concepts", "curvature", "errors", "evaluate", "plot", "receptive", "targets")
+_MODULES = (
+    "attacks",
+    "attribution",
+    "concepts",
+    "curvature",
+    "dataset",
+    "errors",
+    "evaluate",
+    "plot",
+    "receptive",
+    "targets",
+)
 
 __all__ = [
     "GradtapError",
@@ -36,6 +47,7 @@ __all__ = [
     "attribution",
     "concepts",
     "curvature",
+    "dataset",
     "errors",
     "evaluate",
     "forget",
@@ -54,7 +66,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gradtap import attacks, attribution, concepts, curvature, errors, evaluate, plot, targets
+    from gradtap import attacks, attribution, concepts, curvature, dataset, errors, evaluate, plot, targets
     from gradtap.activation_maximisation import visualise
     from gradtap.differentiate import activations, gradients
     from gradtap.errors import GradtapError

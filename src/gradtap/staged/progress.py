@@ -24,7 +24,7 @@ def tracked(items: Iterable[_Item], total: int, what: str) -> Iterator[_Item]:
     start, bar, task = time.monotonic(), None, None
     try:
         for done, item in enumerate(items):
-            if bar is None and done and time.monotonic() - start > PATIENCE and _somebody_looks():
+            if bar is None and done and time.monotonic() - start > PATIENCE and somebody_looks():
                 bar, task = _bar(what, total)
             if bar is not None:
                 bar.update(task, completed=done)
@@ -36,7 +36,8 @@ def tracked(items: Iterable[_Item], total: int, what: str) -> Iterator[_Item]:
             bar.stop()
 
 
-def _somebody_looks() -> bool:
+def somebody_looks() -> bool:
+    """Whether standard error is a terminal, or this is a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
