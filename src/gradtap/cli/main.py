@@ -8,6 +8,7 @@ from gradtap.cli.demo_command import demo
 from gradtap.cli.explain_command import explain
 from gradtap.cli.gradients_command import gradients
 from gradtap.cli.outcome import ReportingGroup
+from gradtap.cli.run_command import run
 from gradtap.cli.taps_command import taps
 
 
@@ -22,6 +23,7 @@ def cli() -> None:
 
 cli.add_command(taps)
 cli.add_command(gradients)
+cli.add_command(run)
 cli.add_command(demo)
 cli.add_command(explain)
 

@@ -35,7 +35,7 @@ class Arrays:
         leaves = tf.nest.flatten(self._nest())
         if not leaves:
             raise errors.InputStructureError("the data holds no array.", [], "pass what you would call the model with")
-        lengths = [len(leaf) if np.ndim(leaf) or hasattr(leaf, "chunks") else -1 for leaf in leaves]
+        lengths = [leaf.shape[0] if len(leaf.shape) else -1 for leaf in leaves]
         if -1 in lengths or len(set(lengths)) > 1:
             shapes = ", ".join(str(tuple(leaf.shape)) for leaf in leaves)
             raise errors.InputShapeError(

@@ -33,6 +33,8 @@ _RETRIES = 2
 _DEATHS = 1
 #: Tasks handed out at a time, for each worker: what was read here and waits there is in memory.
 _IN_FLIGHT = 3
+#: Seconds that a scheduler has to answer.
+_PATIENCE = 20
 
 #: What this process has loaded, by the file it came from.
 _LOADED: dict[str, Job] = {}
@@ -178,7 +180,7 @@ class DaskEngine:
 
         if self.scheduler is not None:
             try:
-                client = distributed.Client(self.scheduler, timeout=20)
+                client = distributed.Client(self.scheduler, timeout=_PATIENCE)
             except (OSError, ValueError) as error:
                 raise errors.ArgumentError(
                     f"scheduler={self.scheduler!r} does not answer.",

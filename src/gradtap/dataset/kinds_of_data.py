@@ -109,7 +109,9 @@ def _add(found: Any, read: Any) -> None:
 
 
 def _array(data: Any) -> Any:
-    return data if hasattr(data, "shape") and hasattr(data, "__getitem__") else np.asarray(data)
+    """A tensor is read once; what maps a file, or opens it, is left as it is."""
+    is_array = hasattr(data, "shape") and hasattr(data, "__getitem__") and not isinstance(data, tf.Tensor)
+    return data if is_array else np.asarray(data)
 
 
 def _is_py_dataset(data: Any) -> bool:

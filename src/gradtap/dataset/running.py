@@ -143,7 +143,7 @@ def _prepared(
     statistic = preparing.statistic_of(question, results)
     if there is None:
         states = {} if statistic is None else statistic.empty_by_name()
-        create(path, header, plan, specs, states, compression)
+        create(path, header, plan, specs, states, compression, getattr(source, "names", ()))
         there = Store(path)
     else:
         check_same(path, there.header, header, repaired=retry)

@@ -217,7 +217,9 @@ def top_examples(of: Any = "activations", *, k: int = 9, reduce: Literal["max", 
         return {"top_examples": np.full(own, -1, np.int64), "value": np.full(own, -np.inf)}
 
     def update(state: State, values: Array, ids: Array) -> State:
-        places = values.reshape(len(values), -1, values.shape[-1]).astype(np.float64)
+        channels = _channels(values.shape[1:])
+        places = values.reshape(len(values), values[:1].size // channels if len(values) else 1, channels)
+        places = places.astype(np.float64)
         found = (places.max(axis=1) if reduce == "max" else places.mean(axis=1)).T
         return merge(state, {"top_examples": np.broadcast_to(ids, found.shape), "value": found})
 

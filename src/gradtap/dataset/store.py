@@ -27,6 +27,8 @@ State = dict[str, Array]
 
 #: The layout of stores; another number is another layout.
 LAYOUT = 1
+#: Where the names of the examples are.
+NAMES = "also/name"
 _COMPRESSIONS = ("fast", "small", "none")
 #: Records with a number for each block or example are written in pieces of this many.
 _RECORDS = 1 << 16
@@ -60,6 +62,7 @@ def create(
     specs: Sequence[Spec],
     states: Mapping[str, State],
     compression: str,
+    names: Sequence[str],
 ) -> None:
     """Make a store; it appears whole or not at all.
 
@@ -70,6 +73,7 @@ def create(
       specs: The arrays with a row for each example.
       states: For a statistic: the state of no example, by the name of the result's array.
       compression: How chunks are compressed.
+      names: One for each example, where they have any.
 
     Raises:
       StoreError: The folder cannot be written to.
@@ -80,6 +84,8 @@ def create(
         try:
             group = zarr().open_group(temporary, mode="w", attributes={"gradtap": dict(header)})
             _records(group, plan)
+            if names:
+                _names(group, names)
             for spec in specs:
                 _array(group, spec, plan, codec)
             for name, state in states.items():
@@ -114,6 +120,21 @@ def _records(group: Any, plan: Plan) -> None:
         )
         if name == "failure":
             array.attrs["reasons"] = []
+
+
+def _names(group: Any, names: Sequence[str]) -> None:
+    """The names of the examples, as bytes: texts have no type yet in Zarr that all of its readers know."""
+    encoded = [name.encode() for name in names]
+    width = max([1, *map(len, encoded)])
+    rows = np.frombuffer(b"".join(name.ljust(width, b"\0") for name in encoded), np.uint8).reshape(-1, width)
+    array = group.create_array(
+        NAMES,
+        shape=rows.shape,
+        chunks=(max(1, min(len(rows), _RECORDS)), width),
+        dtype="uint8",
+        dimension_names=["example", "name.byte"],
+    )
+    array[:] = rows
 
 
 def _array(group: Any, spec: Spec, plan: Plan, codec: Any) -> None:
@@ -294,6 +315,10 @@ class Store:
     def failures(self) -> dict[int, str]:
         """Why examples failed, by id."""
         return {int(i): self.reasons[self.codes[i] - 1] for i in np.flatnonzero(self.codes)}
+
+    def name(self, i: int) -> str:
+        """What an example is called in the data; empty where it has no name."""
+        return bytes(self._named(NAMES)[i]).rstrip(b"\0").decode() if NAMES in self.group else ""
 
     def clean(self) -> None:
         """Remove what was needed while the store grew."""

@@ -106,6 +106,10 @@ class Stored(Mapping[str, StoredArray]):
         """The examples that failed, by id, with the reason."""
         return self._store.failures
 
+    def name(self, i: int) -> str:
+        """What an example is called in the data, such as an image by its file; empty where it has no name."""
+        return self._store.name(i)
+
     @property
     def made_of(self) -> dict[str, Any]:
         """What the run is made of: the fingerprints of model and data, the arguments, the versions."""
