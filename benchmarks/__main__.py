@@ -27,6 +27,7 @@ PROCESSES = {
     "in_flight": 1,
     "many_maps": 2,
     "completeness": 1,
+    "dataset": 1,
 }
 #: Each needs an environment of its own; see the Makefile.
 WITH_PEERS = {"peers": 1, "maps": 3, "captum": 1}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -38,6 +39,7 @@ _PATIENCE = 20
 
 #: What this process has loaded, by the file it came from.
 _LOADED: dict[str, Job] = {}
+_LOADING = threading.Lock()  # a worker may have several threads
 
 
 def perform(file: str, task: Task, reads: list[Read] | None) -> Outcome:
@@ -58,10 +60,12 @@ def states_of(file: str, block: int, read: Read | None) -> tuple[Any, dict[int, 
 
 
 def _loaded(file: str) -> Job:
-    if file not in _LOADED:
-        _LOADED.clear()
-        _LOADED[file] = Shipped.load(Path(file))
-    return _LOADED[file]
+    with _LOADING:
+        job = _LOADED.get(file)
+        if job is None:
+            _LOADED.clear()
+            job = _LOADED[file] = Shipped.load(Path(file))
+        return job
 
 
 @dataclass

@@ -165,8 +165,23 @@ def _is_old_zarr(path: Path) -> bool:
     return (path / ".zarray").exists() or (path / ".zgroup").exists()
 
 
+class _Rows:
+    """A ``.npy`` that is mapped anew for each read: pages of a mapping that stays count as memory of the process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        mapped = self._mapped()
+        self.shape, self.dtype = mapped.shape, mapped.dtype
+
+    def _mapped(self) -> Any:
+        return np.load(self._path, mmap_mode="r", allow_pickle=False)
+
+    def __getitem__(self, rows: slice) -> Any:
+        return np.array(self._mapped()[rows])
+
+
 class _ArrayFile:
-    """Loads a file of arrays; a ``.npy`` is mapped, not read."""
+    """Loads a file of arrays; a ``.npy`` is not read as a whole."""
 
     def __init__(self, path: Path, columns: Sequence[str] | None) -> None:
         self._path, self._columns = path, columns
@@ -175,7 +190,7 @@ class _ArrayFile:
         if self._path.suffix == ".npz":
             return columns_of(load_arrays(self._path), self._columns, f"`{self._path}`")
         try:
-            return np.load(self._path, mmap_mode="r", allow_pickle=False)
+            return _Rows(self._path)
         except (OSError, ValueError, EOFError, SyntaxError) as error:
             facts = [("why", "it is damaged, or holds objects" if "pickle" in str(error) else str(error)[:200])]
             raise errors.InputFileError(f"`{self._path}` cannot be read.", facts, "np.save it anew") from None

@@ -72,11 +72,11 @@ class Table:
 
     def _row(self, i: int) -> Structure:
         place = int(np.searchsorted(self._starts, i, side="right")) - 1
-        if self._kept is None or self._kept[0] != place:
+        kept = self._kept  # another thread may keep another group meanwhile
+        if kept is None or kept[0] != place:
             number, group = self._places[place]
-            self._kept = place, self._open(number).read_row_group(group, columns=list(self._names))
-        row = i - int(self._starts[place])
-        table = self._kept[1]
+            kept = self._kept = place, self._open(number).read_row_group(group, columns=list(self._names))
+        row, table = i - int(self._starts[place]), kept[1]
         return columns_of({name: _value(table[name], row) for name in self._names}, None, "the row")
 
 

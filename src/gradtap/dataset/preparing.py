@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -187,3 +189,36 @@ def header_of(
         "versions": versions(),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def check_counts(**counts: Any) -> None:
+    """Raise unless every keyword is a positive int.
+
+    Raises:
+      ArgumentError: It says which is not.
+    """
+    for name, value in counts.items():
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+            raise errors.ArgumentError(f"{name}={value!r} is not a positive int.", [], f"leave {name}= out")
+
+
+def store_path(given: str | os.PathLike[str]) -> Path:
+    """Where a store is to be, checked as far as that goes without touching it.
+
+    Raises:
+      StoreError: It is no path, or its folder does not exist.
+    """
+    if "://" in str(given):
+        raise errors.StoreError(
+            f"`{given}` is no path.",
+            [("why", "stores are files of this machine, or of one that it mounts")],
+            "mount it",
+        )
+    path = Path(given).expanduser()
+    if not path.name or path.name in (".", ".."):
+        raise errors.StoreError(f"`{given}` names no store.", [], "name a folder that does not exist: results.zarr")
+    if not path.parent.is_dir():
+        raise errors.StoreError(
+            f"`{path}` cannot be made.", [("why", f"there is no folder `{path.parent}`")], f"mkdir -p {path.parent}"
+        )
+    return path.resolve()

@@ -145,7 +145,7 @@ def finite_rows(array: Array) -> Array:
     if array.dtype.kind not in "fc":
         return np.ones(len(array), bool)
     with np.errstate(all="ignore"):  # a sum is finite only where all of it is, and is the fastest thing to ask
-        if bool(np.isfinite(array.sum(dtype=np.float64 if array.dtype.kind == "f" else None))):
+        if bool(np.isfinite(array.sum(dtype=np.float32 if array.dtype == np.float16 else None))):
             return np.ones(len(array), bool)
     return np.asarray(np.isfinite(array.reshape(len(array), -1)).all(axis=1))
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gradtap import errors
 from gradtap.asking import check_choice
 from gradtap.dataset import preparing
 from gradtap.dataset.comparing import check_same
@@ -78,7 +77,7 @@ def run(
       image_size: For images: height and width, where the model takes any; None leaves each image as large as it is.
       columns: For tables, dicts and files of several arrays: which are the inputs; None for all.
       progress: Is told after every task how far the run is.
-      **options: Keywords of the method, such as ``steps``. Where it has a seed, the seed is 0 unless given.
+      options: Keywords of the method, such as ``steps``. Where it has a seed, the seed is 0 unless given.
 
     Returns:
       `Stored`: what `gradtap.dataset.open` gives.
@@ -101,18 +100,15 @@ def run(
     """
     check_choice("engine", engine, ("local", "dask"))
     check_choice("retry", retry, (True, False))
-    _check_count("block", block)
-    _check_count("workers", workers)
-    path = _store_path(store)
+    preparing.check_counts(block=block, workers=workers)
     compressors(compression)
+    path = preparing.store_path(store)
     trace = as_trace(model).with_graphs(Graphs())
     with locked(path):
         remove_leftovers(path)
         there = Store(path) if os.path.lexists(path) else None
         count = there.plan.examples if there is not None else None
-        source = as_source(
-            data, trace, preprocess=preprocess, size=image_size, columns=columns, count=count
-        )  # fmt: skip
+        source = as_source(data, trace, preprocess=preprocess, size=image_size, columns=columns, count=count)
         question = preparing.Question.of(method, options, target, at, dtype, source.count)
         job, opened = _prepared(trace, source, question, path, there, int(block), compression, retry)
         run_tasks = _engine(engine, model, workers, scheduler)
@@ -192,26 +188,3 @@ def _engine(name: str, model: Model, workers: int, scheduler: str | None) -> Eng
     from gradtap.dataset.dask_engine import DaskEngine
 
     return DaskEngine(model, workers, scheduler)
-
-
-def _check_count(name: str, value: Any) -> None:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-        raise errors.ArgumentError(f"{name}={value!r} is not a positive int.", [], f"leave {name}= out")
-
-
-def _store_path(given: str | os.PathLike[str]) -> Path:
-    """Where the store is, checked as far as that goes without touching it."""
-    if "://" in str(given):
-        raise errors.StoreError(
-            f"`{given}` is no path.",
-            [("why", "stores are files of this machine, or of one that it mounts")],
-            "mount it",
-        )
-    path = Path(given).expanduser()
-    if not path.name or path.name in (".", ".."):
-        raise errors.StoreError(f"`{given}` names no store.", [], "name a folder that does not exist: results.zarr")
-    if not path.parent.is_dir():
-        raise errors.StoreError(
-            f"`{path}` cannot be made.", [("why", f"there is no folder `{path.parent}`")], f"mkdir -p {path.parent}"
-        )
-    return path.resolve()
