@@ -12,7 +12,7 @@ import gradtap as gt
 from gradtap import dataset
 from gradtap.dataset import dask_engine
 from gradtap.dataset.jobs import Job
-from stores import assert_same, images, images_model
+from stores import assert_same, images, images_model, sequence_model
 
 distributed = pytest.importorskip("distributed")
 
@@ -54,6 +54,15 @@ def test_the_store_is_that_of_one_process(tmp_path, on_cluster, method, kind):
     run(images_model(), data, tmp_path / "dask.zarr", asked, **on_cluster)
     assert_same(tmp_path / "one.zarr", tmp_path / "dask.zarr")
     assert set(os.listdir(tmp_path)) - {"x.npy"} == {"one.zarr", "dask.zarr"}
+
+
+def test_examples_of_any_length(tmp_path, on_cluster):
+    rng = np.random.default_rng(0)
+    data = [rng.normal(size=(n, 2)).astype("float32") for n in (3, 70, 5, 9, 90, 3, 2, 80)]
+    one = run(sequence_model(), data, tmp_path / "one.zarr", at="lstm", block=1)
+    other = run(sequence_model(), data, tmp_path / "dask.zarr", at="lstm", block=1, **on_cluster)
+    assert_same(tmp_path / "one.zarr", tmp_path / "dask.zarr")
+    assert other["lstm"].example(4).shape == (90, 3) == one["lstm"].example(4).shape
 
 
 def deadly(how):

@@ -60,7 +60,7 @@ def test_any_block_gives_the_same(model, store, block):
 
 
 def test_every_example_may_have_a_target_of_its_own(model, store):
-    x, y = images(), np.arange(23) % 2
+    x, y = images(), np.random.default_rng(1).integers(0, 2, 23)
     np.testing.assert_allclose(
         run(model, x, store, target=y)["conv1"][:],
         gt.gradients(model, x, target=list(y), at="conv1").only,
@@ -92,6 +92,13 @@ def test_methods(model, store, method, options):
         seed = {"seed": 0} if method == "smooth_grad" else {}
         expected = getattr(gt.attribution, method)(model, x, target=1, at="conv1", **options, **seed).only
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_patterns_and_layers_are_looked_up_once(model, store):
+    x = images()
+    found = run(model, x, store, at=["conv*", model.layers[1]])
+    assert list(found) == ["conv1", "norm"] and found.made_of["arguments"]["at"] == ["conv1", "norm"]
+    np.testing.assert_allclose(found["norm"][:], gt.gradients(model, x, target=1, at="norm").only, atol=1e-7)
 
 
 def test_an_attack_keeps_what_belongs_to_it(model, store):
@@ -378,6 +385,20 @@ def test_a_statistic_leaves_bad_examples_out(model, store):
     )
 
 
+def test_a_statistic_leaves_bad_results_out(store):
+    """An input may be sound where its result is not."""
+    x = images()
+    x[3] = 1e30
+    found = run(images_model(), x, store, dataset.mean(infinite_at_three))
+    assert found.failures == {3: "the result has NaN or infinity"} and np.isfinite(found["conv1"][:]).all()
+
+
+def infinite_at_three(model, inputs, *, target, at):
+    """Activations that overflow for one of the examples."""
+    values = gt.activations(model, inputs, at=at, checks=False).only
+    return {at: np.where(np.abs(np.asarray(values)) > 1e20, np.inf, values)}
+
+
 def test_what_is_wrong_with_the_question_is_said_at_once_and_leaves_nothing(model, store):
     for error, change in [
         (gt.errors.UnknownTapError, {"at": "conv9"}),
@@ -389,6 +410,9 @@ def test_what_is_wrong_with_the_question_is_said_at_once_and_leaves_nothing(mode
         (gt.errors.ArgumentError, {"dtype": "bfloat16"}),
         (gt.errors.ArgumentError, {"compression": "zip"}),
         (gt.errors.ArgumentError, {"at": []}),
+        (gt.errors.ArgumentError, {"at": "conv1:kernel"}),
+        (gt.errors.ArgumentError, {"method": "fgsm", "target": None, "at": ":input"}),
+        (gt.errors.ArgumentError, {"columns": ["image"]}),
     ]:
         with pytest.raises(error):
             run(model, images(), store, **change)

@@ -18,6 +18,7 @@ from tests.planted import (
     bugs,
     concept_bugs,
     curvature_bugs,
+    dataset_bugs,
     explanation_bugs,
     perturbation_bugs,
     receptive_bugs,
@@ -48,7 +49,7 @@ def outcome(bug: Bug) -> str:
 def every_bug() -> list[Bug]:
     """All bugs that are planted."""
     rooms = [bugs, curvature_bugs, attack_bugs, attribution_bugs, explanation_bugs, perturbation_bugs, concept_bugs]
-    rooms += [receptive_bugs]
+    rooms += [receptive_bugs, dataset_bugs]
     return [bug for room in rooms for bug in room.BUGS]
 
 

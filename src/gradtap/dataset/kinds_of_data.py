@@ -61,6 +61,8 @@ def as_source(
             [("received", errors.received(data))],
             "leave them out: other data is taken as it is",
         )
+    if columns is not None and not isinstance(data, Mapping):
+        raise _no_columns(data)
     if is_dataset(data):
         return sequences.Stream(data, count)
     if isinstance(data, Mapping):
@@ -145,6 +147,8 @@ def _of_path(
             [("received", f"`{path.name}`")],
             "leave them out: other data is taken as it is",
         )
+    if columns is not None and (is_images or path.suffix == ".npy"):
+        raise _no_columns(path)
     if is_images:
         whole = any("int" in dtype for dtype in _declared(trace)[1])
         return ImageFolder(path, _layout(trace, size), preprocess or ("none" if whole else "unit"))
@@ -163,6 +167,14 @@ def _of_path(
 
 def _is_old_zarr(path: Path) -> bool:
     return (path / ".zarray").exists() or (path / ".zgroup").exists()
+
+
+def _no_columns(data: Any) -> errors.ArgumentError:
+    return errors.ArgumentError(
+        "columns= is for tables, dicts and files of several arrays.",
+        [("received", errors.received(data))],
+        "leave it out",
+    )
 
 
 class _Rows:

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote, unquote
 
+from gradtap.errors import AddressSyntaxError
+from gradtap.tap import Tap
+
 #: What else stands at the top of a store.
 RESERVED = ("done", "failure", "parts", "also")
 _OWN = "%3Aoutput"
@@ -53,6 +56,14 @@ def _part(part: str) -> str:
     if not part or part.strip(".") == "" or part.startswith("__") or part in ("zarr.json", ".zarray", ".zgroup"):
         return "".join(f"%{byte:02X}" for byte in part.encode()) or "%00"
     return quoted.replace("~", "%7E")
+
+
+def is_weight(key: str) -> bool:
+    """Whether a key is the address of a weight."""
+    try:
+        return Tap.parse(key).is_weight
+    except AddressSyntaxError:  # the name of an op, or of what comes beside the results
+        return False
 
 
 def dimension_names(address: str, rank: int) -> list[str]:

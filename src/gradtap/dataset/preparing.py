@@ -67,8 +67,13 @@ class Question:
         places = list(at) if isinstance(at, (list, tuple, set, frozenset)) else [at]
         if not places:
             raise errors.ArgumentError("at= is empty.", [], 'name a layer: at="conv1"')
+        asked = Method(method.of if statistic is not None else method, options)
+        if asked.takes_labels and target is None:
+            raise errors.ArgumentError(
+                f"`{asked.name}` needs labels.", [], "target=3 for all examples, or an array with one class for each"
+            )
         return cls(
-            Method(method.of if statistic is not None else method, options),
+            asked,
             statistic,
             None if targets is not None else target,
             targets,

@@ -12,7 +12,7 @@ import tensorflow as tf
 from gradtap import errors
 from gradtap.dataset.blocks import Task
 from gradtap.dataset.methods import Method
-from gradtap.dataset.names import axis_names
+from gradtap.dataset.names import axis_names, is_weight
 from gradtap.dataset.reading import Elsewhere, Group, Read, Source, finite_rows, reason_of, without_bad_numbers
 from gradtap.dataset.specs import Spec
 from gradtap.dataset.statistics import Statistic
@@ -109,7 +109,15 @@ class Worker:
     def of_batch(self, group: Group) -> dict[str, Array]:
         """Compute examples of one shape."""
         target = self._target if self._targets is None else self._targets[group.ids]
-        return self._method(self.model, group.inputs, target, self.at)
+        results = self._method(self.model, group.inputs, target, self.at)
+        for key, value in results.items():
+            if value.ndim == 0 or len(value) != len(group.ids) or is_weight(key):
+                raise errors.ArgumentError(
+                    f"the result at `{key}` has no row for each example.",
+                    [("shape", f"{value.shape} for {len(group.ids)} examples")],
+                    "ask for activations or inputs: what belongs to a weight is one sum over all examples",
+                )
+        return results
 
 
 def _part(group: Group, half: slice) -> Group:
