@@ -38,7 +38,7 @@ def run(turn: int = 0, quick: bool = False) -> dict[str, Any]:
     samples: dict[str, list[float]] = {"dask": [], "local": []}
     for number in range(1 if quick else 3):
         for engine in ("dask", "local") if (number + turn) % 2 else ("local", "dask"):
-            count = 256 if quick else 12_800
+            count = 256 if quick else 24_000
             samples[engine].append(fresh.call("benchmarks.dataset", "one_job", engine=engine, count=count))
     what = "two Dask workers / one process, from the call to the finished store"
     pairs.append(timing.pair(what, samples["dask"], samples["local"], limit=DASK))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
 import gradtap as gt
+from command_line import save_model
 from gradtap import dataset
 from gradtap.dataset import dask_engine
 from gradtap.dataset.jobs import Job
@@ -111,6 +115,24 @@ def test_a_worker_that_is_killed_once_costs_nothing_but_time(tmp_path, on_cluste
     np.testing.assert_allclose(found["conv1"][:], expected, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_a_driver_that_is_killed(tmp_path):
+    np.save(tmp_path / "x.npy", images(2000))
+    save_model(images_model(), tmp_path / "m.keras")
+    command = [sys.executable, "-m", "gradtap", "run", "m.keras", "x.npy", "--at", "conv1", "--target", "1"]
+    command += ["--block", "4", "--store"]
+    with subprocess.Popen([*command, "a.zarr", "--engine", "dask"], cwd=tmp_path) as process:
+        while not (tmp_path / "a.zarr").exists() or dataset.open(tmp_path / "a.zarr").done.sum() < 50:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    assert not dataset.open(tmp_path / "a.zarr").complete
+    subprocess.run([*command, "a.zarr", "--engine", "dask"], cwd=tmp_path, check=True)
+    subprocess.run([*command, "b.zarr"], cwd=tmp_path, check=True)
+    assert_same(tmp_path / "a.zarr", tmp_path / "b.zarr")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "b.zarr", "m.keras", "x.npy"]
+
+
 def test_a_run_goes_on_with_another_engine(tmp_path, on_cluster):
     class Stop(Exception):
         pass
@@ -163,6 +185,15 @@ def test_what_cannot_be_sent_is_said(tmp_path, on_cluster):
 
     with pytest.raises(gt.errors.ArgumentError, match="the model cannot be sent"):
         run(Own(), np.ones((9, 4), "float32"), tmp_path / "a.zarr", at=":input", **on_cluster)
+
+
+def test_a_scheduler_without_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_engine, "_PATIENCE", 1)
+    with (
+        distributed.LocalCluster(0, processes=False, dashboard_address=None) as empty,
+        pytest.raises(gt.errors.ArgumentError, match="has no worker"),
+    ):
+        run(images_model(), images(), tmp_path / "a.zarr", engine="dask", scheduler=empty.scheduler_address)
 
 
 def test_a_scheduler_that_does_not_answer(tmp_path, monkeypatch):

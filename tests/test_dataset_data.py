@@ -241,6 +241,30 @@ def test_a_shuffled_dataset_is_refused_where_it_goes_on(model, tmp_path):
         run(model, data.shuffle(23, seed=1).batch(5), tmp_path)
 
 
+def test_a_dataset_that_has_grown_is_refused(model, tmp_path):
+    run(model, tf.data.Dataset.from_tensor_slices(X[:20]).batch(5, drop_remainder=True), tmp_path)
+    with pytest.raises(gt.errors.StoreMismatchError, match=r"run\.examples"):
+        run(model, tf.data.Dataset.from_tensor_slices(np.r_[X[:20], X[:5]]).batch(5, drop_remainder=True), tmp_path)
+
+
+def test_a_dataset_that_ends_early_is_told(model, tmp_path):
+    def examples():
+        yield from X[: ends[0]]
+
+    ends = [23]
+    data = tf.data.Dataset.from_generator(examples, output_signature=tf.TensorSpec((6, 6, 2))).batch(5)
+    (tmp_path / "a").mkdir()
+
+    def shorten(progress):
+        raise StopIteration
+
+    with pytest.raises(StopIteration):
+        run(model, data, tmp_path / "a", progress=shorten)
+    ends[0] = 17
+    found = run(model, data, tmp_path / "a")
+    assert found.failures == dict.fromkeys(range(17, 23), "the dataset ended after 17 examples")
+
+
 def test_batches_that_break_are_recorded(model, tmp_path):
     class Breaks(Loader):
         def __getitem__(self, i):

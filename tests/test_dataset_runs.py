@@ -458,6 +458,14 @@ def test_the_lock_of_a_dead_owner_is_taken_over(model, store):
     assert run(model, images(), store).complete
 
 
+def test_what_a_killed_run_left_beside_its_store_is_removed(model, store):
+    (store.parent / "out.zarr.0123abcd.part" / "conv1").mkdir(parents=True)
+    for kind in ("job", "keras"):
+        (store.parent / f"out.zarr.0123abcd.{kind}").touch()
+    run(model, images(), store)
+    assert os.listdir(store.parent) == ["out.zarr"]
+
+
 def test_an_owner_on_another_machine_is_believed_while_it_is_heard_of(model, store):
     lock = Path(f"{store}.lock")
     lock.write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": time.time() - 5}))

@@ -34,7 +34,7 @@ _RETRIES = 2
 _DEATHS = 1
 #: Tasks handed out at a time, for each worker: what was read here and waits there is in memory.
 _IN_FLIGHT = 3
-#: Seconds that a scheduler has to answer.
+#: Seconds that a scheduler has to answer, and to find a worker.
 _PATIENCE = 20
 
 #: What this process has loaded, by the file it came from.
@@ -192,6 +192,12 @@ class DaskEngine:
                     "give the address that `dask scheduler` prints: tcp://host:8786",
                 ) from None
             with client:
+                try:
+                    client.wait_for_workers(1, timeout=_PATIENCE)
+                except TimeoutError:
+                    raise errors.ArgumentError(
+                        f"scheduler={self.scheduler!r} has no worker.", [], f"dask worker {self.scheduler}"
+                    ) from None
                 yield client
             return
         settings = {

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gradtap import errors
+from gradtap.asking import addresses
 from gradtap.dataset.blocks import Plan
 from gradtap.dataset.fingerprints import described, model_facts, versions
 from gradtap.dataset.kinds_of_data import facts_of
@@ -64,6 +65,7 @@ class Question:
             why = "statistics are kept in float64" if statistic is not None else ", ".join(_DTYPES)
             raise errors.ArgumentError(f"dtype={dtype!r} is not a choice.", [("choices", why)], "leave it out")
         targets = rows_of(target, examples)
+        at = addresses(at)
         places = list(at) if isinstance(at, (list, tuple, set, frozenset)) else [at]
         if not places:
             raise errors.ArgumentError("at= is empty.", [], 'name a layer: at="conv1"')

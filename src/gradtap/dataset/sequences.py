@@ -86,7 +86,7 @@ class Stream:
 
     Args:
       dataset: The dataset.
-      count: How many examples it has, where that is known; else all of it is read once to count them.
+      count: How many examples it was found to have. Where neither this nor the dataset says it, all of it is read once.
 
     Raises:
       InputStructureError: The dataset has no end, or fails.
@@ -101,7 +101,7 @@ class Stream:
         self._waiting: Structure = None
         self._position = 0
         self._ended = False
-        self.count = _count(dataset) if count is None else count
+        self.count = _count(dataset, count)
         self._start()
 
     def facts(self) -> dict[str, Any]:
@@ -140,13 +140,13 @@ class Stream:
         return _joined(read)
 
 
-def _count(dataset: Any) -> int:
-    """How many examples a dataset of batches has; it is read where it does not say."""
+def _count(dataset: Any, known: int | None) -> int:
+    """How many examples a dataset of batches has; it is read where nothing says so."""
     batches = tf.get_static_value(dataset.cardinality())
     sizes = {leaf.shape[0] if leaf.shape.rank else None for leaf in tf.nest.flatten(dataset.element_spec)}
     if batches is not None and batches >= 0 and len(sizes) == 1 and None not in sizes:
         return int(batches * sizes.pop())
-    return sum(_rows(batch) for batch in dataset_batches(dataset))
+    return sum(map(_rows, dataset_batches(dataset))) if known is None else known
 
 
 def _rows(batch: Structure) -> int:

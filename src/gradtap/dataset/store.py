@@ -174,9 +174,12 @@ def written(path: Path) -> Iterator[None]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what a run that was killed while it made the store has left; the lock is held."""
+    """Remove what a run that was killed has left beside the store; the lock is held."""
     for stray in path.parent.glob(f"{path.name}.????????.part"):
         shutil.rmtree(stray, ignore_errors=True)
+    for kind in ("job", "keras"):
+        for stray in path.parent.glob(f"{path.name}.????????.{kind}"):
+            stray.unlink(missing_ok=True)
 
 
 class Store:
