@@ -30,6 +30,7 @@ PROCESSES = {
     "completeness": 1,
     "flow": 2,
     "flow_alarms": 1,
+    "dataset": 1,
 }
 #: Each needs an environment of its own; see the Makefile.
 WITH_PEERS = {"peers": 1, "maps": 3, "captum": 1, "attacks": 2}

@@ -11,8 +11,18 @@ from benchmarks import machine
 ORDER = (
     *("one_layer", "many_layers", "suffix", "tiny", "first_call", "memory", "retrace", "recurrent", "jacobian"),
     *("integrated", "integrated_tiny"),
-    *("integrated_memory", "in_flight", "completeness", "captum", "many_maps", "maps", "flow", "flow_alarms", "peers"),
-    "attacks",
+    *(
+        "integrated_memory",
+        "in_flight",
+        "dataset",
+        "completeness",
+        "captum",
+        "many_maps",
+        "maps",
+        "flow",
+        "flow_alarms",
+    ),
+    *("peers", "attacks"),
 )
 SCALES = {"s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")), "B": ((2**30, "GiB"), (2**20, "MiB"))}
 

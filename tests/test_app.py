@@ -11,7 +11,7 @@ import gradtap as gt
 from gradtap import errors
 from gradtap.app.explorer import METHODS, Explorer, read_class
 from gradtap.cli.model_file import declared_inputs
-from gradtap.cli.outcome import InputFileError
+from gradtap.errors import InputFileError
 from gradtap.plot.maps import colours, enlarge, faded_grey, robust_scale
 
 Image = pytest.importorskip("PIL.Image")

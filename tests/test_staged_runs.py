@@ -71,21 +71,21 @@ def bars(monkeypatch):
 
 
 def test_a_bar_follows_the_runs_where_somebody_looks(bars, monkeypatch):
-    monkeypatch.setattr(progress, "_somebody_looks", lambda: True)
+    monkeypatch.setattr(progress, "somebody_looks", lambda: True)
     assert list(progress.tracked("abcd", 4, "letters")) == list("abcd")
     assert [(bar.told, bar.stopped) for bar in bars] == [([1, 2, 3, 4], 1)]
 
 
 @pytest.mark.parametrize(("looks", "patience"), [(False, -1.0), (True, 60.0)])
 def test_no_bar_where_nobody_looks_or_nothing_takes_long(bars, monkeypatch, looks, patience):
-    monkeypatch.setattr(progress, "_somebody_looks", lambda: looks)
+    monkeypatch.setattr(progress, "somebody_looks", lambda: looks)
     monkeypatch.setattr(progress, "PATIENCE", patience)
     assert list(progress.tracked("abcd", 4, "letters")) == list("abcd")
     assert not bars
 
 
 def test_an_interrupt_takes_the_bar_away_and_leaves_all_as_it_was(bars, monkeypatch):
-    monkeypatch.setattr(progress, "_somebody_looks", lambda: True)
+    monkeypatch.setattr(progress, "somebody_looks", lambda: True)
     model, x = small()
     ask = {"target": 1, "at": "tap", "steps": 5, "batch_size": 4}
     before, run, calls = attribution.integrated_gradients(model, x, **ask).only, Stage._run, []

@@ -283,6 +283,7 @@ def _compare(needed: int, what: str, stays: bool) -> None:
             [
                 "ask for fewer taps",
                 "pass fewer examples at a time, and keep what you need of each result",
+                "gt.dataset.run, which keeps the results on the disk",
             ],
         )
 

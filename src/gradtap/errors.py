@@ -197,6 +197,10 @@ class MemoryBudgetError(GradtapError, MemoryError):
     """The result would take more than half of the free memory."""
 
 
+class InputFileError(GradtapError):
+    """An image or an array file cannot be read, or does not fit the model."""
+
+
 class NotConvergedError(GradtapError, ArithmeticError):
     """An iteration did not reach its tolerance in the steps that it was given."""
 
@@ -247,6 +251,21 @@ class NewerModelFileError(ModelFileError):
 
 class UnsafeModelFileError(ModelFileError):
     """The file holds code that loading it would run."""
+
+
+# -- stores of whole datasets ------------------------------------------------------------------------------------------
+
+
+class StoreError(GradtapError, OSError):
+    """A store cannot be made, read or written."""
+
+
+class StoreMismatchError(StoreError, ValueError):
+    """The store holds a run of another model, other data or other arguments."""
+
+
+class StoreLockedError(StoreError, BlockingIOError):
+    """Another run is at work on the store."""
 
 
 # -- warnings ----------------------------------------------------------------------------------------------------------

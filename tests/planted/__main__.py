@@ -18,6 +18,7 @@ from tests.planted import (
     bugs,
     concept_bugs,
     curvature_bugs,
+    dataset_bugs,
     explanation_bugs,
     flow_bugs,
     perturbation_bugs,
@@ -56,6 +57,7 @@ def every_bug() -> list[Bug]:
         explanation_bugs,
         perturbation_bugs,
         concept_bugs,
+        dataset_bugs,
         flow_bugs,
         receptive_bugs,
     )

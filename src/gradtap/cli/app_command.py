@@ -8,7 +8,7 @@ import click
 
 from gradtap.cli.gradients_command import PREPROCESS_HELP
 from gradtap.cli.options import Size, read_size
-from gradtap.cli.preprocessing import PREPROCESSINGS
+from gradtap.files.preprocessing import PREPROCESSINGS
 
 
 @click.command(short_help="Explore a model in the browser.", epilog=PREPROCESS_HELP)

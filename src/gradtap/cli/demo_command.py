@@ -36,11 +36,11 @@ def demo(*, output: Path, image: Path | None, at: tuple[str, ...]) -> None:
     The network was trained on ImageNet. Its weights, the names of its classes and the photograph come from installed
     packages; nothing is downloaded.
     """
-    from gradtap.cli.images import open_image
     from gradtap.cli.reading import find_files
     from gradtap.cli.writing import results_folder
     from gradtap.demo.efficientnet_lite import weights_file
     from gradtap.demo.photographs import class_names, photograph_file
+    from gradtap.files.images import open_image
 
     # Everything that can be missing is asked for before TensorFlow is imported, which takes seconds.
     weights_file()

@@ -180,9 +180,9 @@ def compare(
 
 def _labels(path: Path | None, files: list[Path]) -> Any:
     """The labels of a file of their own, or of the array of that name beside the inputs."""
-    from gradtap.cli.arrays import load_arrays
-    from gradtap.cli.outcome import InputFileError
     from gradtap.cli.reading import ARRAY_SUFFIXES, find_files
+    from gradtap.errors import InputFileError
+    from gradtap.files.arrays import load_arrays
 
     if path is not None:
         arrays = load_arrays(find_files([path])[0])

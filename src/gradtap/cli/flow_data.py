@@ -13,10 +13,9 @@ from typing import Any
 import click
 import numpy as np
 
-from gradtap.cli.arrays import load_arrays
-from gradtap.cli.outcome import InputFileError
 from gradtap.cli.reading import find_files
-from gradtap.errors import nearest
+from gradtap.errors import InputFileError, nearest
+from gradtap.files.arrays import load_arrays
 from gradtap.flow import architectures as known
 
 Array = np.ndarray[Any, Any]

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from gradtap.cli.options import Class, Size, ending_in, read_size, read_target
-from gradtap.cli.preprocessing import PREPROCESSINGS
 from gradtap.errors import MissingExtraError
+from gradtap.files.preprocessing import PREPROCESSINGS
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 PREPROCESS_HELP = "What is done to the pixels x of images:\n\n\b\n" + "\n".join(

@@ -11,6 +11,7 @@ from gradtap.cli.flow_command import flow
 from gradtap.cli.gradients_command import gradients
 from gradtap.cli.outcome import ReportingGroup
 from gradtap.cli.report_command import report
+from gradtap.cli.run_command import run
 from gradtap.cli.taps_command import taps
 
 
@@ -29,6 +30,7 @@ cli.add_command(gradients)
 cli.add_command(flow)
 cli.add_command(report)
 cli.add_command(app)
+cli.add_command(run)
 cli.add_command(demo)
 cli.add_command(explain)
 

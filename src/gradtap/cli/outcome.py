@@ -17,10 +17,6 @@ USER_ERROR = 1
 INTERRUPTED = 130
 
 
-class InputFileError(GradtapError):
-    """An image or an array file cannot be read, or does not fit the model."""
-
-
 class OutputFileError(GradtapError):
     """A result cannot be written where it was asked for."""
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradtap.cli.arrays import Declared, as_model_inputs, load_arrays, shape_text
-from gradtap.cli.images import SUFFIXES, Layout, open_image, pixels_for, unreadable
+from gradtap.cli.arrays import Declared, as_model_inputs, shape_text
 from gradtap.cli.options import Size
-from gradtap.cli.outcome import InputFileError
-from gradtap.cli.preprocessing import preprocess
+from gradtap.errors import InputFileError
+from gradtap.files.arrays import load_arrays
+from gradtap.files.images import SUFFIXES, Layout, open_image, pixels_for, unreadable
+from gradtap.files.preprocessing import preprocess
 
 if TYPE_CHECKING:
     import numpy as np

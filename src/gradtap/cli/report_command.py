@@ -10,7 +10,7 @@ import click
 
 from gradtap.cli.gradients_command import PREPROCESS_HELP
 from gradtap.cli.options import Class, Size, ending_in, read_size, read_target
-from gradtap.cli.preprocessing import PREPROCESSINGS
+from gradtap.files.preprocessing import PREPROCESSINGS
 
 
 @click.command(short_help="A page of maps, layer by layer.", epilog=PREPROCESS_HELP)

@@ -47,13 +47,19 @@ def print_result(
         "target": f"{result.target}: {scored}" if scored else result.target,
         "scores": "\n".join(lines[:EXAMPLES_SHOWN] + more),
     }
-    _print_facts(console, facts)
+    print_facts(console, facts)
     _print_summaries(console, result.summaries(), result.skipped)
     if written:
-        _print_facts(console, {"wrote": "\n".join(written)})
+        print_facts(console, {"wrote": "\n".join(written)})
 
 
-def _print_facts(console: Console, facts: Mapping[str, str]) -> None:
+def print_facts(console: Console, facts: Mapping[str, str]) -> None:
+    """Print texts beside their labels.
+
+    Args:
+      console: Where.
+      facts: Label to text.
+    """
     from rich.table import Table
     from rich.text import Text
 

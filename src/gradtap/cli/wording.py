@@ -31,10 +31,19 @@ _WORDS: tuple[tuple[str, str | None], ...] = (
     (r"target=(-?\w+)(?![\w.(\[])", r"--target \1"),
     (r"batch_size=(\d+)", r"--batch-size \1"),
     (r"logits=True", "--logits"),
+    (r"gt\.dataset\.run, which", "gradtap run, which"),
+    (r"target=3 for all examples, or an array with one class for each",
+     "--target 3 for all examples, or a .npy with one class for each"),
+    (r"retry=True", "--retry"),
+    (r'engine="local"', "--engine local"),
+    (r"columns=\[\.\.\.\]", "--column NAME"),
+    (r"leave image_size= out", "leave --size out"),
 )  # fmt: skip
 _CLASS_SCORE = re.compile(r"(?:target=)?gt\.targets\.class_score\((\([^()]*\)|[^(),]+)((?:, \w+=[^(),]+)*)\)")
 #: Whatever still speaks of Python's side of the library is of no use in a shell.
-_PYTHON = re.compile(r"\bgt\.|\b(?:target|at|of|training|unconnected|safe_mode|batch_size)=|\bcallable\b|\blambda\b")
+_PYTHON = re.compile(
+    r"\bgt\.|\b(?:target|at|of|training|unconnected|safe_mode|batch_size|columns|image_size|preprocess|dtype)=|\bcallable\b|\blambda\b"
+)
 
 
 def for_a_shell(error: GradtapError) -> GradtapError:

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradtap.errors import MissingExtraError
-from gradtap.flow.comparison import Comparison
-from gradtap.flow.monitor import FlowMonitor
-from gradtap.flow.rows import FlowMeasurement
 from gradtap.plot.maps import PictureError
 from gradtap.plot.panels import FAINT, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from gradtap.flow.comparison import Comparison
+    from gradtap.flow.monitor import FlowMonitor
+    from gradtap.flow.rows import FlowMeasurement
 
 #: Told apart by most colour-blind eyes, and dark enough on white (Okabe and Ito).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -48,6 +49,11 @@ def flow(found: Any, *, ax: Axes | None = None) -> Figure:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError.of("viz", "drawing a picture") from None
+    # They bring TensorFlow along, which a picture of arrays does not need.
+    from gradtap.flow.comparison import Comparison
+    from gradtap.flow.monitor import FlowMonitor
+    from gradtap.flow.rows import FlowMeasurement
+
     kinds: dict[type, Any] = {FlowMeasurement: _measurement, Comparison: _comparison, FlowMonitor: _monitor}
     draw = kinds.get(type(found))
     if draw is None or not (getattr(found, "rows", None) or getattr(found, "history", None)):

@@ -30,7 +30,7 @@ def tracked(items: Iterable[_Item], total: int | None, what: str) -> Generator[_
     start, bar, task = time.monotonic(), None, None
     try:
         for done, item in enumerate(items):
-            if bar is None and done and time.monotonic() - start > PATIENCE and _somebody_looks():
+            if bar is None and done and time.monotonic() - start > PATIENCE and somebody_looks():
                 bar, task = _bar(what, total)
             if bar is not None:
                 bar.update(task, completed=done)
@@ -58,7 +58,7 @@ def stretches(total: int, what: str) -> Iterator[tuple[int, int]]:
         while start < total:
             stop = min(start + size, total)
             before = time.monotonic()
-            if bar is None and start and before - begun > PATIENCE and _somebody_looks():
+            if bar is None and start and before - begun > PATIENCE and somebody_looks():
                 bar, task = _bar(what, total)
             if bar is not None:
                 bar.update(task, completed=start)
@@ -71,7 +71,8 @@ def stretches(total: int, what: str) -> Iterator[tuple[int, int]]:
             bar.stop()
 
 
-def _somebody_looks() -> bool:
+def somebody_looks() -> bool:
+    """Whether standard error is a terminal, or this is a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 

@@ -6,8 +6,7 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gradtap.cli.outcome import InputFileError
-from gradtap.errors import MissingExtraError
+from gradtap.errors import InputFileError, MissingExtraError
 
 if TYPE_CHECKING:
     import numpy as np

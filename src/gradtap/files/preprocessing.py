@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gradtap.cli.outcome import InputFileError
+from gradtap.errors import InputFileError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,0 +1,135 @@
+"""From the name of a method, or a function, to what is computed for a batch: one array for each tap."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gradtap import attacks, attribution, errors
+from gradtap.attacks.results import Adversarial
+from gradtap.differentiate import activations, gradients
+from gradtap.types import Model, Structure
+
+Array = np.ndarray[Any, Any]
+
+#: What comes before the name of a result that belongs to no address; no address begins like that.
+BESIDE = "::"
+
+#: What is kept of an attack, beside the changed examples.
+_OF_ATTACKS = ("success", "distance", "steps")
+
+
+def named_methods() -> dict[str, Callable[..., Any]]:
+    """Everything that can be asked for by name."""
+    found: dict[str, Callable[..., Any]] = {"gradients": gradients, "activations": activations}
+    found |= {name: getattr(attribution, name) for name in attribution.__all__}
+    for name in attacks.__all__:
+        if "labels" in inspect.signature(getattr(attacks, name)).parameters:
+            found[name] = getattr(attacks, name)
+    return {name: function for name, function in found.items() if inspect.isfunction(function)}
+
+
+class Method:
+    """What is computed for a batch.
+
+    Args:
+      method: A name, or a function ``(model, inputs, *, target, at, ...)`` or ``(model, inputs, labels, *, at, ...)``.
+      options: Its other keywords.
+
+    Raises:
+      ArgumentError: There is no such method, or it has no such keyword.
+    """
+
+    def __init__(self, method: Any, options: Mapping[str, Any]) -> None:
+        known = named_methods()
+        if isinstance(method, str) and method not in known:
+            raise errors.ArgumentError(
+                f"method={method!r} is not a choice.",
+                [("nearest", errors.nearest(method, known)), ("choices", ", ".join(known))],
+                "give one of them, or a function like them",
+            )
+        if not isinstance(method, str) and not callable(method):
+            raise errors.ArgumentError(
+                f"method is {errors.kind_of(method)}.", [], 'give a name such as "gradients", or a function'
+            )
+        self.function: Callable[..., Any] = known[method] if isinstance(method, str) else method
+        self.name = method if isinstance(method, str) else f"{method.__module__}.{method.__qualname__}"
+        parameters = inspect.signature(self.function).parameters
+        open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        own = [name for name in parameters if name not in ("model", "inputs", "labels", "target", "at")]
+        for name in [] if open_ended else [name for name in options if name not in own]:
+            raise errors.ArgumentError(
+                f"`{self.name}` has no keyword `{name}`.",
+                [("nearest", errors.nearest(name, own)), ("it has", ", ".join(own))],
+                "leave it out",
+            )
+        self.takes_labels = "labels" in parameters
+        self.takes_target = self.takes_labels or "target" in parameters
+        # What is wrong with an example is recorded with it. Draws without a seed would differ from run to run.
+        self.options: dict[str, Any] = {"checks": False} if "checks" in parameters else {}
+        self.options |= {"seed": 0} if "seed" in parameters else {}
+        self.options |= dict(options)
+
+    def __call__(self, model: Model, inputs: Structure, target: Any, at: Sequence[str]) -> dict[str, Array]:
+        """Compute one batch.
+
+        Args:
+          model: The model.
+          inputs: The batch.
+          target: The target, or the labels of an attack.
+          at: Addresses.
+
+        Returns:
+          An array with the examples along its first axis for each address; an attack has some more.
+        """
+        where: Any = at[0] if len(at) == 1 else list(at)
+        given = (target,) if self.takes_labels else ()
+        named = {"target": target} if self.takes_target and not self.takes_labels else {}
+        found = self.function(model, inputs, *given, at=where, **named, **self.options)
+        if isinstance(found, Adversarial):
+            arrays = {found.tap: found.examples} | {f"{BESIDE}{name}": getattr(found, name) for name in _OF_ATTACKS}
+        elif isinstance(found, Mapping):
+            arrays = {str(key): value for key, value in found.items()}
+        else:
+            arrays = dict.fromkeys(at[:1], found)
+        return {name: numbers(value) for name, value in arrays.items()}
+
+
+def numbers(value: Any) -> Array:
+    """A tensor as an array of a type that can be stored."""
+    array = np.asarray(value)
+    if array.dtype.name == "bfloat16":
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "biufc":
+        raise errors.ArgumentError(
+            f"the method returned {errors.kind_of(value)}, which cannot be stored.",
+            [("received", errors.received(value))],
+            "return a mapping from address to tensor (batch, ...)",
+        )
+    return array
+
+
+def rows_of(target: Any, examples: int) -> Array | None:
+    """A target that has one class for each example of the data, as an array; None for any other.
+
+    Args:
+      target: As the user gave it.
+      examples: How many there are.
+
+    Raises:
+      TargetCountError: It has another length.
+    """
+    if not isinstance(target, (list, np.ndarray, tf.Tensor)) or np.ndim(target) == 0:
+        return None
+    array = np.asarray(target)
+    if len(array) != examples:
+        raise errors.TargetCountError(
+            f"there are {len(array)} targets for {examples} examples.",
+            [("received", errors.received(target))],
+            ["one for each example of the data", 'one for all: target=3, or target="predicted"'],
+        )
+    return array

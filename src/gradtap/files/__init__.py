@@ -1,0 +1,1 @@
+"""Files of images and of arrays, read with nothing but the package of their kind."""
