@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -170,6 +171,15 @@ def count_loads():
 
 def loads():
     return len(dask_engine.counted)
+
+
+def test_every_error_comes_back_from_a_worker():
+    """Dask pickles errors in a way of its own."""
+    raised = [cls for cls in vars(gt.errors).values() if isinstance(cls, type) and issubclass(cls, gt.GradtapError)]
+    for cls in raised:
+        again = pickle.loads(pickle.dumps(cls("it went wrong.", [("asked", "a")], "do this")))
+        assert type(again) is cls and again.do == ["do this"] and again.headline == "it went wrong."
+    assert len(raised) > 40
 
 
 def test_what_cannot_be_sent_is_said(tmp_path, on_cluster):
