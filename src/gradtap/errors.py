@@ -198,7 +198,7 @@ class MemoryBudgetError(GradtapError, MemoryError):
     """The result would take more than half of the free memory."""
 
     def __new__(cls, *_: object) -> Self:
-        """Make one; `MemoryError`'s own way refuses a class with other bases where it is called by name, as Dask does."""
+        """Make one: that of `MemoryError` refuses a class with other bases where it is called by name, as Dask does."""
         return Exception.__new__(cls)
 
 
