@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def cluster(tmp_path_factory):
     with (
         dask.config.set(settings),
         distributed.LocalCluster(
-            2, threads_per_worker=1, dashboard_address=None, local_directory=folder, silence_logs="CRITICAL"
+            2, threads_per_worker=1, dashboard_address="127.0.0.1:0", local_directory=folder, silence_logs="CRITICAL"
         ) as found,
     ):
         yield found
@@ -172,6 +173,15 @@ def loads():
     return len(dask_engine.counted)
 
 
+def test_every_error_comes_back_from_a_worker():
+    """Dask pickles errors in a way of its own."""
+    raised = [cls for cls in vars(gt.errors).values() if isinstance(cls, type) and issubclass(cls, gt.GradtapError)]
+    for cls in raised:
+        again = pickle.loads(pickle.dumps(cls("it went wrong.", [("asked", "a")], "do this")))
+        assert type(again) is cls and again.do == ["do this"] and again.headline == "it went wrong."
+    assert len(raised) > 40
+
+
 def test_what_cannot_be_sent_is_said(tmp_path, on_cluster):
     import tensorflow as tf
 
@@ -189,11 +199,12 @@ def test_what_cannot_be_sent_is_said(tmp_path, on_cluster):
 
 def test_a_scheduler_without_workers(tmp_path, monkeypatch):
     monkeypatch.setattr(dask_engine, "_PATIENCE", 1)
-    with (
-        distributed.LocalCluster(0, processes=False, dashboard_address=None) as empty,
-        pytest.raises(gt.errors.ArgumentError, match="has no worker"),
-    ):
-        run(images_model(), images(), tmp_path / "a.zarr", engine="dask", scheduler=empty.scheduler_address)
+    with distributed.LocalCluster(1, processes=False, dashboard_address="127.0.0.1:0") as empty:
+        empty.scale(0)
+        while empty.scheduler.workers:
+            time.sleep(0.05)
+        with pytest.raises(gt.errors.ArgumentError, match="has no worker"):
+            run(images_model(), images(), tmp_path / "a.zarr", engine="dask", scheduler=empty.scheduler_address)
 
 
 def test_a_scheduler_that_does_not_answer(tmp_path, monkeypatch):

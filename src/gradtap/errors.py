@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from types import FrameType
+from typing import Self
 
 Facts = Iterable[tuple[str, str]]
 
@@ -195,6 +196,10 @@ class SymbolicInputError(InputDtypeError):
 
 class MemoryBudgetError(GradtapError, MemoryError):
     """The result would take more than half of the free memory."""
+
+    def __new__(cls, *_: object) -> Self:
+        """Make one: that of `MemoryError` refuses a class with other bases where it is called by name, as Dask does."""
+        return Exception.__new__(cls)
 
 
 class InputFileError(GradtapError):

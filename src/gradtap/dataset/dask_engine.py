@@ -75,6 +75,7 @@ class Shipped:
     Args:
       job: The job, without model and store.
       model: A path, or what cloudpickle made of the model.
+      safe_mode: Whether code in the file is refused: in one of the user's, which was loaded here by this rule.
       own_trace: Whether the method is given a `Trace`, or the model itself.
       store: The path of the store.
       threads: How many threads a worker has for one op.
@@ -82,6 +83,7 @@ class Shipped:
 
     job: Job
     model: str | bytes
+    safe_mode: bool
     own_trace: bool
     store: Path
     threads: int
@@ -95,7 +97,7 @@ class Shipped:
         if isinstance(shipped.model, bytes):
             model = as_trace(pickle.loads(shipped.model))
         else:
-            model = trace(shipped.model, safe_mode=False)  # the path was loaded where the job was made, by its rules
+            model = trace(shipped.model, safe_mode=shipped.safe_mode)
         model = model.with_graphs(Graphs())
         job = shipped.job
         job.worker.model = model if shipped.own_trace else model.model
@@ -202,14 +204,15 @@ class DaskEngine:
             return
         settings = {
             "distributed.scheduler.allowed-failures": _DEATHS,
-            "distributed.scheduler.worker-saturation": 1.0,  # a task that waits at a worker dies with it
+            "distributed.worker.multiprocessing-method": "forkserver",
             "distributed.logging.distributed": "error",
         }
         with dask.config.set(settings), tempfile.TemporaryDirectory() as folder:
+            _import_once()
             made = distributed.LocalCluster(
                 n_workers=self.workers,
                 threads_per_worker=1,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 local_directory=folder,
                 silence_logs="ERROR",
             )
@@ -227,7 +230,7 @@ class DaskEngine:
             model = self._model(saved, job.worker.model)
             own_trace = isinstance(job.worker.model, Trace)
             bare = replace(job, worker=job.worker.without_model(), kept=job.kept.into(None))
-            shipped = Shipped(bare, model, own_trace, store.path, threads)
+            shipped = Shipped(bare, model, model != str(saved), own_trace, store.path, threads)
             stem.write_bytes(_pickled(shipped, "the data, the method or the target"))
             yield stem
         finally:
@@ -245,6 +248,13 @@ class DaskEngine:
             model.save(file)
             return str(file)
         return _pickled(model, "the model")
+
+
+def _import_once() -> None:
+    """Let workers be forks of a process that has imported TensorFlow and not used it: they start at once."""
+    from distributed.utils import get_mp_context
+
+    get_mp_context().set_forkserver_preload(["distributed", __name__])
 
 
 def _pickled(value: Any, what: str) -> bytes:

@@ -28,9 +28,9 @@ def named_methods() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {"gradients": gradients, "activations": activations}
     found |= {name: getattr(attribution, name) for name in attribution.__all__}
     for name in attacks.__all__:
-        if "labels" in inspect.signature(getattr(attacks, name)).parameters:
+        if inspect.signature(getattr(attacks, name)).return_annotation == "Adversarial":
             found[name] = getattr(attacks, name)
-    return {name: function for name, function in found.items() if inspect.isfunction(function)}
+    return {name: function for name, function in found.items() if "model" in inspect.signature(function).parameters}
 
 
 class Method:
