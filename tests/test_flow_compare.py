@@ -216,3 +216,15 @@ def test_figures():
     np.testing.assert_allclose(gt.plot.flow(monitor).axes[0].lines[0].get_xdata(), [0, 2, 4])
     with pytest.raises(gt.plot.PictureError):
         gt.plot.flow(3)
+
+
+def test_a_gradient_that_is_gone_says_how_fast_it_went():
+    x, y = np.random.default_rng(0).normal(size=(16, 8)), np.arange(16) % 3
+    deep = gt.flow.compare(
+        {"d": lambda: gt.flow.architectures.plain(8, 3, depth=70, activation="sigmoid")}, x, y, seeds=1, steps=0
+    )
+    shallow = gt.flow.compare(
+        {"s": lambda: gt.flow.architectures.plain(8, 3, depth=20, activation="sigmoid")}, x, y, seeds=1, steps=0
+    )
+    assert min(row.gradient_norm for row in deep.rows) < 1e-40
+    assert deep.models[0].per_layer.mean == pytest.approx(shallow.models[0].per_layer.mean, rel=0.15)

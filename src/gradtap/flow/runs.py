@@ -6,6 +6,7 @@ import re
 import statistics
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,7 +142,7 @@ class Runs:
         norms = [_norms(one) for one in found]
         bends = [value for values in self._bends.get(stage, []) for value in values.values()]
         depth = len(norms[0])
-        factors = [(each[0] / each[-1]) ** (1 / max(depth - 1, 1)) if each[-1] else float("nan") for each in norms]
+        factors = [_per_layer(each) for each in norms]
         return ComparedModel(
             name=self._name,
             stage=stage,
@@ -163,6 +164,14 @@ def by_depth(found: FlowMeasurement) -> list[FlowRow]:
     blocks = [row for row in found.rows if _BLOCK.fullmatch(row.address)]
     trunk = [row for row in found.rows if row.on_trunk]
     return blocks or trunk or found.rows
+
+
+def _per_layer(norms: Sequence[float]) -> float:
+    """The factor at each layer on the way back, as far as float32 has a number for the gradient."""
+    first = next((i for i, norm in enumerate(norms) if norm), len(norms) - 1)
+    if not norms[-1]:
+        return float("nan")
+    return float((norms[first] / norms[-1]) ** (1 / max(len(norms) - 1 - first, 1)))
 
 
 def _norms(found: FlowMeasurement) -> list[float]:
