@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
@@ -132,7 +133,10 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(models, tmp_path):
     arguments = ["run", models["colour"], tmp_path / "x.npy", "--at", "conv1", "--target", "0", "--block", "1"]
     arguments = [*map(str, arguments), "--store"]
     command = [sys.executable, "-m", "gradtap", *arguments, str(tmp_path / "a.zarr"), "--json"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    # Where the tests run in the background of a shell, Ctrl-C is ignored, and what they start would ignore it too.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, preexec_fn=heard, **pipes) as process:
         line = next(line for line in process.stderr if line.startswith("{"))  # TensorFlow may say something before
         first = json.loads(line)
         process.send_signal(signal.SIGINT)
