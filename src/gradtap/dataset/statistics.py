@@ -38,7 +38,8 @@ class Statistic:
       >>> import numpy as np
       >>> from gradtap import dataset
       >>> largest = dataset.Statistic(
-      ...     "largest", "gradients",
+      ...     "largest",
+      ...     "gradients",
       ...     init=lambda shape: {"largest": np.zeros(shape)},
       ...     update=lambda s, x, ids: {"largest": np.maximum(s["largest"], np.abs(x).max(axis=0, initial=0.0))},
       ...     merge=lambda a, b: {"largest": np.maximum(a["largest"], b["largest"])},
