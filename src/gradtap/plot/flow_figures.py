@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradtap.errors import MissingExtraError
+from gradtap.plot.curves import DASHES, PALETTE
 from gradtap.plot.maps import PictureError
 from gradtap.plot.panels import FAINT, INK
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from gradtap.flow.monitor import FlowMonitor
     from gradtap.flow.rows import FlowMeasurement
 
-#: Told apart by most colour-blind eyes, and dark enough on white (Okabe and Ito).
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_DASHES = ("-", "--", ":", "-.")
 #: Names of more taps than this cannot be read below an axis.
 _NAMES = 40
 
@@ -81,18 +79,18 @@ def _measurement(panels: list[Axes], found: FlowMeasurement) -> None:
     axes = _axes(panels[0], "", "")
     places = np.arange(len(found.rows))
     bad = {finding.tap: finding.kind for finding in found.findings}
-    for name, label, colour in (("activation", "activation", _COLOURS[5]), ("gradient", "gradient", _COLOURS[0])):
+    for name, label, colour in (("activation", "activation", PALETTE[4]), ("gradient", "gradient", PALETTE[0])):
         sizes = [getattr(row, f"{name}_norm") for row in found.rows]
         axes.plot(places, _positive(sizes), marker="o", markersize=3, color=colour, label=f"|{label}|")
     for place, row in zip(places, found.rows, strict=True):
         if row.address in bad:
-            axes.axvline(float(place), color=_COLOURS[1], linewidth=1)
+            axes.axvline(float(place), color=PALETTE[1], linewidth=1)
             axes.annotate(
                 bad[row.address],
                 (place, 1),
                 xycoords=("data", "axes fraction"),
                 fontsize=9,
-                color=_COLOURS[1],
+                color=PALETTE[1],
                 xytext=(3, -10),
                 textcoords="offset points",
             )
@@ -113,7 +111,7 @@ def _comparison(panels: list[Axes], found: Comparison) -> None:
             through_time = [row for row in mine if row.through_time and ":hidden" in row.address]
             rows = through_time or [row for row in mine if not row.through_time]
             depths = [row.depth for row in rows]
-            colour, dash = _COLOURS[number % len(_COLOURS)], _DASHES[number // len(_COLOURS) % len(_DASHES)]
+            colour, dash = PALETTE[number % len(PALETTE)], DASHES[number // len(PALETTE) % len(DASHES)]
             dot = "o" if len(rows) == 1 else None
             axes.plot(
                 depths, _positive([row.gradient_norm for row in rows]), dash, marker=dot, color=colour, label=name
@@ -140,7 +138,7 @@ def _monitor(panels: list[Axes], found: FlowMonitor) -> None:
         norms = [moment.rows[number].gradient_norm for moment in found.history]
         axes.plot(steps, _positive(norms), color=shades[number], linewidth=1.2, label=label)
     for finding in found.findings[:3]:
-        axes.axvline(finding.step or 0, color=_COLOURS[1], linewidth=1)
+        axes.axvline(finding.step or 0, color=PALETTE[1], linewidth=1)
     axes.set_ylabel("|gradient|", color=INK)
     _legend(axes)
 
