@@ -35,6 +35,7 @@ def interface(explorer: Explorer) -> Any:
     models = list(explorer.models)
     layers = explorer.layers(models[0])
     start = layers[-1][1] if layers else None
+    targets = _targets(explorer, models[0])
     with gradio.Blocks(title=f"gradtap: {models[0]}", analytics_enabled=False) as blocks:
         own = gradio.State([])
         chosen = gradio.State(0)
@@ -55,7 +56,7 @@ def interface(explorer: Explorer) -> Any:
                 where = gradio.Radio(layers, value=start, label="Layers", elem_id="layers")
             with gradio.Column(scale=3):
                 with gradio.Row():
-                    sides = [_side(gradio, explorer, name, models, first=i == 0) for i, name in enumerate("AB")]
+                    sides = [_side(gradio, targets, name, models, first=i == 0) for i, name in enumerate("AB")]
                 with gradio.Accordion("Take it with you", open=False):
                     lines = gradio.Code(language="python", label="The same in Python", elem_id="lines")
                     report = gradio.DownloadButton("Write a report", elem_id="report")
@@ -98,7 +99,7 @@ class _Side:
         self.words = words
 
 
-def _side(gradio: Any, explorer: Explorer, name: str, models: list[str], *, first: bool) -> _Side:
+def _side(gradio: Any, targets: list[str], name: str, models: list[str], *, first: bool) -> _Side:
     methods = [*METHODS, *((f"{method} (takes seconds)", method) for method in SLOW)]
     with gradio.Column(min_width=260):
         model = gradio.Dropdown(
@@ -115,7 +116,7 @@ def _side(gradio: Any, explorer: Explorer, name: str, models: list[str], *, firs
             elem_id=f"method{name}",
         )
         target = gradio.Dropdown(
-            _targets(explorer, models[0]),
+            targets,
             value="predicted",
             label="Target: predicted, or the number of a class",
             allow_custom_value=True,
