@@ -13,7 +13,7 @@ MODELS_NEED := absl-py packaging regex rich safetensors sentencepiece tokenizers
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types floors thorough browser planted oldest bench bench-peers bench-captum bench-attacks clean
+.PHONY: help demo test check lint types floors thorough browser planted oldest bench bench-peers bench-captum bench-attacks bench-migration clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -111,5 +111,21 @@ bench-attacks: ## The same attacks by foolbox and the Adversarial Robustness Too
 	$(PIP) --no-deps -e .
 	@touch $@
 
+# Five environments in all, with gradtap's: keract runs on no TensorFlow after 2.15 (Python 3.9 to 3.11), alibi wants NumPy before 2.
+bench-migration: $(VENV)/.dev ## What the peers' lines and ours differ by: the figures of docs/migration
+	$(MAKE) --no-print-directory VENV=.venv-peers .venv-peers/.peers
+	$(MAKE) --no-print-directory VENV=.venv-keract .venv-keract/.keract
+	$(MAKE) --no-print-directory VENV=.venv-alibi .venv-alibi/.alibi
+	$(MAKE) --no-print-directory VENV=.venv-captum .venv-captum/.captum
+	$(BIN)/python -m benchmarks.migration
+
+.venv-keract/.keract: benchmarks/keract-requirements.txt | $(BIN)/python
+	$(PIP) -r $<
+	@touch $@
+
+.venv-alibi/.alibi: benchmarks/alibi-requirements.txt | $(BIN)/python
+	$(PIP) -r $<
+	@touch $@
+
 clean: ## Remove what the other targets made
-	rm -rf .venv .venv-oldest .venv-peers .venv-captum .venv-attacks demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-oldest .venv-peers .venv-captum .venv-attacks .venv-keract .venv-alibi demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -23,7 +23,7 @@ def nearest(theirs: np.ndarray, ours: dict[str, np.ndarray]) -> str:
     found = {name: difference(each, theirs) for name, each in ours.items()}
     name = min(found, key=lambda key: found[key])
     if found[name] > EQUAL:
-        return f"other numbers, {found[name]:.1e} from ours"
+        return "other numbers than ours" + (", at either call" if len(ours) > 1 else "")
     return "equal" if len(ours) == 1 else f"one call alone, {name}"
 
 
@@ -39,11 +39,11 @@ def ratio(theirs: np.ndarray, ours: np.ndarray) -> str:
     return f"theirs = {factor:.6g} x ours, but for {left:.1e} of the largest value"
 
 
-def scaled(maps: np.ndarray) -> np.ndarray:
-    """Each example's from 0 to 1."""
+def scaled(maps: np.ndarray, more: float = 0.0) -> np.ndarray:
+    """Each example's from 0 to 1, or a little less where `more` is added to the range."""
     axes = tuple(range(1, maps.ndim))
     low, high = maps.min(axes, keepdims=True), maps.max(axes, keepdims=True)
-    return (maps - low) / (high - low)
+    return (maps - low) / (high - low + more)
 
 
 def sums(maps: np.ndarray) -> str:

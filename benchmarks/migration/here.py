@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.migration import pages
 from benchmarks.migration.compared import apart, nearest
-from benchmarks.migration.networks import KINDS, images, network
+from benchmarks.migration.networks import KINDS, TWICE, images, network, twice
 from benchmarks.values import EQUAL, difference
 
 OURS = ("tensorflow-cpu", "tensorflow", "keras", "numpy")
@@ -22,8 +22,10 @@ OURS = ("tensorflow-cpu", "tensorflow", "keras", "numpy")
 def prepare(peer: str, folder: str) -> None:
     """What a peer that cannot build the networks with Keras needs of them."""
     del peer
-    for name, model in {"plain": network(), "skip": network(skip=True)}.items():
-        weights = {weight.path.rpartition("/")[0].split("/")[-1] + "_" + weight.name: weight for weight in model.weights}
+    for name, model in {"plain": network(), "skip": network(skip=True), "twice": twice()}.items():
+        weights = {
+            weight.path.rpartition("/")[0].split("/")[-1] + "_" + weight.name: weight for weight in model.weights
+        }
         np.savez(f"{folder}/{name}_weights.npz", **{key: np.asarray(value) for key, value in weights.items()})
     np.save(f"{folder}/images.npy", images)
 
@@ -31,7 +33,7 @@ def prepare(peer: str, folder: str) -> None:
 def run(peer: str, folder: str, there: dict[str, Any]) -> dict[str, str]:
     """The figures of a page, by name."""
     module = importlib.import_module(f"benchmarks.migration.ours.{peer}")
-    given = {"model": network(), "skip": network(skip=True), "images": images}
+    given = {"model": network(), "skip": network(skip=True), "shared": twice(), "images": images}
     figures = {"versions": _versions(there["versions"])}
     for name in pages.lines(f"benchmarks.migration.ours.{peer}"):
         function = getattr(module, name)
@@ -39,13 +41,13 @@ def run(peer: str, folder: str, there: dict[str, Any]) -> dict[str, str]:
         ours = tuple(np.asarray(each) for each in (ours if isinstance(ours, tuple) else (ours,)))
         said, raised = getattr(module, f"_{name}", None), there["raised"].get(name)
         if raised:
-            figures[name] = f"theirs raises {raised}"
+            figures[name] = f"theirs raises {_short(raised)}"
         elif said is not None:
             figures[name] = "\n".join(said(_loaded(folder, name), ours))
         else:
             figures[name] = apart(_loaded(folder, name)[0], ours[0])
     if "today" in there:
-        figures["today"] = "\n".join(f"{name:16s}{text or 'runs'}" for name, text in there["today"].items())
+        figures["today"] = "\n".join(f"{name:16s}{_short(text) or 'runs'}" for name, text in there["today"].items())
     if hasattr(module, "_on_kind"):
         figures["kinds"] = "\n".join(_kind(module, folder, kind, there["raised"][kind]) for kind in KINDS)
     return figures
@@ -59,14 +61,18 @@ def _loaded(folder: str, name: str) -> tuple[np.ndarray, ...]:
 def _kind(module: Any, folder: str, kind: str, raised: str) -> str:
     """How the peer fares on a kind of network; that ours is right there is a matter of the functional form."""
     model = KINDS[kind]()
-    taps = ["conv3[0]", "conv3[1]"] if "twice" in kind else ["conv3"]
+    taps = ["conv3[0]", "conv3[1]"] if kind in TWICE else ["conv3"]
     ours = {tap: np.asarray(module._on_kind(model, images, tap)) for tap in taps}
-    if "twice" not in kind:
+    if kind not in TWICE:
         apart_from_functional = difference(ours["conv3"], np.asarray(module._on_kind(network(), images, "conv3")))
         if apart_from_functional > EQUAL:
             raise AssertionError(f"ours on {kind} is {apart_from_functional} from the functional form")
-    said = raised or nearest(_loaded(folder, kind)[0], ours)
+    said = _short(raised) or nearest(_loaded(folder, kind)[0], ours)
     return f"{kind:29s}{said}"
+
+
+def _short(text: str, most: int = 88) -> str:
+    return text if len(text) <= most else f"{text[:most].rstrip()} ..."
 
 
 def _versions(theirs: dict[str, str]) -> str:

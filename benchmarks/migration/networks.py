@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import keras
@@ -87,13 +88,16 @@ def nested() -> Any:
     return drawn(keras.Model(outside, x))
 
 
-def twice() -> Any:
-    """Another function: conv3 runs twice, the second time on its own output."""
+def twice(in_a_row=True):
+    """Another function: conv3 runs twice, the second time on its own output, or on two branches that are added."""
     x = photo = keras.Input((32, 32, 3), name="photo")
     x = layers.Conv2D(8, 3, padding="same", activation="relu", name="conv1")(x)
-    x = layers.MaxPooling2D(name="pool")(x)
     conv3 = layers.Conv2D(8, 3, padding="same", activation="relu", name="conv3")
-    x = layers.GlobalAveragePooling2D(name="mean")(conv3(conv3(x)))
+    if in_a_row:
+        x = conv3(conv3(layers.MaxPooling2D(name="pool")(x)))
+    else:
+        x = layers.Add(name="add")([conv3(layers.MaxPooling2D(name="pool")(x)), conv3(layers.AveragePooling2D(2)(x))])
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
     x = layers.Dense(10, name="logits")(x)
     return drawn(keras.Model(photo, layers.Activation("softmax", name="scores")(x)))
 
@@ -104,5 +108,7 @@ KINDS = {
     "Sequential without an Input": sequential,
     "subclassed": subclassed,
     "nested": nested,
-    "layer called twice": twice,
+    "layer called twice in a row": twice,
+    "layer on two branches": partial(twice, in_a_row=False),
 }
+TWICE = ("layer called twice in a row", "layer on two branches")

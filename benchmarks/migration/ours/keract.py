@@ -49,7 +49,9 @@ def _gradients(theirs, ours):
 
 def _weights(theirs, ours):
     # What one process builds a second time has a number behind its name.
-    found = {re.sub(r"_\d+/|:0", lambda m: "/" * ("/" in m[0]), key): v for key, v in zip(theirs[0], theirs[1:], strict=True)}
+    found = {
+        re.sub(r"_\d+/|:0", lambda m: "/" * ("/" in m[0]), key): v for key, v in zip(theirs[0], theirs[1:], strict=True)
+    }
     for name, value in zip(ours[0], ours[1:], strict=True):
         yield f"{name:14s}" + ratio(found[name.replace(":", "/")], value)
 

@@ -33,7 +33,9 @@ def integrated_gradients(model, images):
     picture = IntegratedGradients().explain((images, None), model, class_index=3, n_steps=50)
     points = IntegratedGradients.generate_interpolations(images, 50)
     values = IntegratedGradients.get_integrated_gradients(points, model, 3, 50)
-    return picture, values
+    points = IntegratedGradients.generate_interpolations(4 * images, 50)
+    brighter = IntegratedGradients.get_integrated_gradients(points, model, 3, 50)
+    return picture, values, brighter
 
 
 def smooth_grad(model, images):

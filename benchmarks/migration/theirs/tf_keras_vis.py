@@ -75,9 +75,9 @@ def _on_kind(model, images):
 
 
 def _given(folder: str, name: str) -> dict[str, Any]:
-    import numpy as np
+    import keras
 
     from benchmarks.migration.networks import images, network
 
-    np.random.seed(0)
+    keras.utils.set_random_seed(0)
     return {"model": network(), "images": images}

@@ -38,13 +38,12 @@ def grad_cam(model, images):
 
 
 def logits(model, images):
+    import keras
     import numpy as np
     from xplique.attributions import Saliency
 
     wanted = np.eye(10, dtype="float32")[[3, 3]]
     asked = Saliency(model, output_layer="logits", reducer=None)(images, wanted)
-    import keras
-
     cut = keras.Model(model.inputs, model.get_layer("logits").output)
     by_hand = Saliency(cut, reducer=None)(images, wanted)
     return asked, by_hand
