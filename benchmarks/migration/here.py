@@ -50,6 +50,8 @@ def run(peer: str, folder: str, there: dict[str, Any]) -> dict[str, str]:
         figures["today"] = "\n".join(f"{name:16s}{_short(text) or 'runs'}" for name, text in there["today"].items())
     if hasattr(module, "_on_kind"):
         figures["kinds"] = "\n".join(_kind(module, folder, kind, there["raised"][kind]) for kind in KINDS)
+    if hasattr(module, "_input_on_kind"):
+        figures["inputs"] = "\n".join(_input(module, folder, kind, there["raised"][f"{kind}, input"]) for kind in KINDS)
     return figures
 
 
@@ -69,6 +71,12 @@ def _kind(module: Any, folder: str, kind: str, raised: str) -> str:
             raise AssertionError(f"ours on {kind} is {apart_from_functional} from the functional form")
     said = _short(raised) or nearest(_loaded(folder, kind)[0], ours)
     return f"{kind:29s}{said}"
+
+
+def _input(module: Any, folder: str, kind: str, raised: str) -> str:
+    """The same for a line that asks at the input, where no layer has to be found."""
+    ours = {":input": np.asarray(module._input_on_kind(KINDS[kind](), images))}
+    return f"{kind:29s}{_short(raised) or nearest(_loaded(folder, f'{kind}, input')[0], ours)}"
 
 
 def _short(text: str, most: int = 88) -> str:

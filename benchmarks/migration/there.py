@@ -32,6 +32,8 @@ def _calls(module: Any, folder: str) -> dict[str, tuple[Callable[..., Any], Call
         for kind, build in KINDS.items():
             given = partial(_with_model, module, folder, build)
             found[kind] = (module._on_kind, given)
+            if hasattr(module, "_input_on_kind"):
+                found[f"{kind}, input"] = (module._input_on_kind, given)
     for name, function in vars(module).items():
         if inspect.isfunction(function) and not name.startswith("_") and function.__module__ == module.__name__:
             found[name] = (function, partial(module._given, folder, name))

@@ -91,3 +91,7 @@ def _skip_at_zeros():
 
 def _on_kind(model, images, tap):
     return gt.attribution.integrated_gradients(model, images, target=3, at=tap, steps=50).only
+
+
+def _input_on_kind(model, images):
+    return at_input(model, images)[0]

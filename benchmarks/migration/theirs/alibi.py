@@ -64,6 +64,10 @@ def _all_layers(model):
         yield from getattr(layer, "layers", [])
 
 
+def _input_on_kind(model, images):
+    return at_input(model, images)[0]
+
+
 def _given(folder: str, name: str) -> dict[str, Any]:
     from benchmarks.migration.networks import images, network
 

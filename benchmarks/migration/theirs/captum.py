@@ -83,9 +83,17 @@ def by_rules(model, images):
     guided = GuidedBackprop(model).attribute(images, target=3)
     model.scores = torch.nn.Identity()
     lifted, deltas = DeepLift(model).attribute(images, target=3, return_convergence_delta=True)
-    model.pool = torch.nn.AvgPool2d(2)
-    averaged, small = DeepLift(model).attribute(images, target=3, return_convergence_delta=True)
-    return (*_last(guided, lifted), deltas.detach().numpy(), *_last(averaged), small.detach().numpy())
+    model.pool.register_forward_pre_hook(lambda module, given: (given[0].clone(),))
+    copied, small = DeepLift(model).attribute(images, target=3, return_convergence_delta=True)
+    return (*_last(guided, lifted), deltas.detach().numpy(), *_last(copied), small.detach().numpy())
+
+
+def functions(written, images):
+    from captum.attr import DeepLift, InputXGradient
+
+    lifted = DeepLift(written).attribute(images, target=3)
+    products = InputXGradient(written).attribute(images, target=3)
+    return _last(lifted, products)
 
 
 def twice(shared, images):
@@ -107,8 +115,12 @@ class _Network(torch.nn.Module):
         self.conv3, self.relu3 = nn.Conv2d(8, self.width, 3, padding=1), nn.ReLU()
         self.logits, self.scores = nn.Linear(self.width, 10), nn.Softmax(dim=1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = one = self.relu1(self.conv1(x))
+    def forward(self, photo: torch.Tensor) -> torch.Tensor:
+        x = one = self.relu1(self.conv1(photo))
+        if self.kind == "functions":
+            x = torch.relu(self.conv2(torch.relu(self.conv1(photo))))
+            x = torch.relu(self.conv3(torch.nn.functional.max_pool2d(x, 2)))
+            return self.logits(x.mean((2, 3)))
         if self.kind == "twice":
             x = torch.relu(self.conv3(torch.relu(self.conv3(self.pool(x)))))
         else:
@@ -120,7 +132,7 @@ class _Network(torch.nn.Module):
 
 def _network(folder: str, kind: str) -> torch.nn.Module:
     model = _Network(kind).eval()
-    with np.load(f"{folder}/{kind}_weights.npz") as weights, torch.no_grad():
+    with np.load(f"{folder}/{'plain' if kind == 'functions' else kind}_weights.npz") as weights, torch.no_grad():
         for name in weights.files:
             layer, _, which = name.rpartition("_")
             value = torch.from_numpy(weights[name])
@@ -137,6 +149,6 @@ def _last(*found: Any) -> tuple[np.ndarray, ...]:
 
 def _given(folder: str, name: str) -> dict[str, Any]:
     torch.manual_seed(0)
-    networks = {"model": "plain", "skip": "skip", "shared": "twice"}
+    networks = {"model": "plain", "skip": "skip", "shared": "twice", "written": "functions"}
     images = torch.from_numpy(np.load(f"{folder}/images.npy")).permute(0, 3, 1, 2).contiguous()
     return {argument: _network(folder, kind) for argument, kind in networks.items()} | {"images": images}

@@ -68,6 +68,12 @@ def _on_kind(model, images):
     return grad_cam(model, images)[2]
 
 
+def _input_on_kind(model, images):
+    from tf_explain.core.vanilla_gradients import VanillaGradients
+
+    return VanillaGradients.compute_gradients(images, model, 3)
+
+
 def _given(folder: str, name: str) -> dict[str, Any]:
     import numpy as np
 

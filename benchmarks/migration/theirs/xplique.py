@@ -94,6 +94,10 @@ def _on_kind(model, images):
     return grad_cam(model, images)[0]
 
 
+def _input_on_kind(model, images):
+    return saliency(model, images)[1]
+
+
 def _given(folder: str, name: str) -> dict[str, Any]:
     from benchmarks.migration.networks import images, network
 
