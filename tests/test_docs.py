@@ -78,7 +78,8 @@ def _close(shown, printed):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
-def test_a_page_does_what_it_shows(page):
+def test_a_page_does_what_it_shows(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some write files
     for block, printed in run(page):
         where = f"{page.relative_to(ROOT)}, the block from line {block.line + 1}"
         assert same(block.shown, printed), f"{where}\n--- shown\n{block.shown}\n--- printed\n{printed}"
