@@ -172,16 +172,22 @@ def _is_member(member: Any) -> bool:
 
 def render() -> str:
     """The whole page."""
-    lines = [HEAD]
-    for heading, found in entries().items():
-        lines.append(f"## {heading if ' ' in heading else f'`{heading}`'}\n")
+    return "\n".join([HEAD, *parts().values()]).rstrip() + "\n"
+
+
+def parts() -> dict[str, str]:
+    """The page below its head, by heading; the site has a page for each."""
+    found = {}
+    for heading, named in entries().items():
+        lines = [f"## {heading if ' ' in heading else f'`{heading}`'}\n"]
         if heading.startswith("gradtap."):
             lines += [_text(sections(importlib.import_module(heading))[""]), ""]
-        if all(_is_error(entry.value) for entry in found):
-            lines += _error_table(found)
+        if all(_is_error(entry.value) for entry in named):
+            lines += _error_table(named)
         else:
-            lines += [line for entry in found for line in _entry(entry)]
-    return "\n".join(lines).rstrip() + "\n"
+            lines += [line for entry in named for line in _entry(entry)]
+        found[heading] = "\n".join(lines)
+    return found
 
 
 def _entry(entry: Entry) -> list[str]:
@@ -280,8 +286,16 @@ def _parameter(parameter: inspect.Parameter) -> str:
     if parameter.annotation is not parameter.empty:
         text += f": {_annotation(parameter.annotation)}"
     if parameter.default is not parameter.empty:
-        text += f' = "{parameter.default}"' if isinstance(parameter.default, str) else f" = {parameter.default!r}"
+        text += f" = {_default(parameter.default)}"
     return text
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    # A class is written as in the source; what a dataclass makes anew each time has no value to show.
+    shown = value.__name__ if inspect.isclass(value) else repr(value)
+    return "..." if shown == "<factory>" else shown
 
 
 def _annotation(annotation: Any) -> str:
