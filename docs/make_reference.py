@@ -70,7 +70,9 @@ SECTIONS = ("Args", "Returns", "Yields", "Raises", "Example", "References")
 HEAD = """# Reference
 
 Made by `python docs/make_reference.py` from the docstrings; a test compares the two. Do not edit this page.
+"""
 
+WORDS = """
 Shapes are written as `(batch, ...)`. `Model`, `Structure`, `Address` and `Tensor` are names for what cannot be typed
 more closely: a model as [how it works](how-it-works.md#what-a-model-may-be) lists them, a nest of arrays, an address as
 the [tutorial](tutorial.md#addresses) shows it, and a `tf.Tensor`.
@@ -172,7 +174,7 @@ def _is_member(member: Any) -> bool:
 
 def render() -> str:
     """The whole page."""
-    return "\n".join([HEAD, *parts().values()]).rstrip() + "\n"
+    return "\n".join([HEAD + WORDS, *parts().values()]).rstrip() + "\n"
 
 
 def parts() -> dict[str, str]:
@@ -309,6 +311,7 @@ def _first_line(value: Any) -> str:
 def _text(text: str) -> str:
     """Docstring markup as Markdown: double backquotes, and formulas."""
     text = re.sub(r":math:`([^`]+)`", r"$\1$", text)
+    text = re.sub(r"(?m)^\.\. math:: (.*(?:\n +\S.*)*)$", lambda m: f"$${' '.join(m[1].split())}$$", text)
     return text.replace("``", "`")
 
 

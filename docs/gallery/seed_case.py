@@ -2,14 +2,15 @@
 The gradient at a layer, and the tape that it replaces
 ======================================================
 
-By how much does the probability of class 3 change with each activation of the first convolution? A tape answers, but it
-knows only the tensors that someone hands to it. So the forward pass has to be written a second time, in two halves.
-gradtap leaves the model as it is, and **the numbers are the same**.
+By how much does the probability of class 3 change with each activation of the first
+convolution? A tape answers, but it knows only the tensors that someone hands to it. So
+the forward pass has to be written a second time, in two halves. gradtap leaves the
+model as it is, and **the numbers are the same**.
 """
 
 # %%
-# The model is a subclass: there is no graph of layers to cut, only a ``call``. It learns scikit-learn's handwritten
-# digits, 8 x 8 pixels each.
+# The model is a subclass: there is no graph of layers to cut, only a ``call``. It
+# learns scikit-learn's handwritten digits, 8 x 8 pixels each.
 import keras
 import numpy as np
 import tensorflow as tf
@@ -31,7 +32,9 @@ class CNN(keras.Model):
         self.dense1 = layers.Dense(10, activation="softmax")
 
     def call(self, x):
-        return self.dense1(self.flatten(self.pool2(self.conv2(self.pool1(self.conv1(x))))))
+        return self.dense1(
+            self.flatten(self.pool2(self.conv2(self.pool1(self.conv1(x)))))
+        )
 
 
 digits = load_digits()
@@ -55,8 +58,8 @@ print(g["conv1"].shape)
 # %%
 # By hand
 # -------
-# The first half runs before the tape looks on, the second half under it. Both repeat what ``call`` says, and have to be
-# changed whenever it is.
+# The first half runs before the tape looks on, the second half under it. Both repeat
+# what ``call`` says, and have to be changed whenever it is.
 hidden = model.conv1(threes)
 with tf.GradientTape() as tape:
     tape.watch(hidden)
@@ -71,9 +74,12 @@ assert apart < 1e-5
 # %%
 # What is more
 # ------------
-# The activations come from the same run, so gradient times activation is a product of two entries. Summed over the 32
-# channels it is a map: orange places speak for a 3, blue ones against it. Further layers cost no further pass.
-g = gt.gradients(model, threes, target=gt.targets.class_score(3, logits=True), at=["conv1", "conv2"])
+# The activations come from the same run, so gradient times activation is a product of
+# two entries. Summed over the 32 channels it is a map: orange places speak for a 3,
+# blue ones against it. Further layers cost no further pass.
+g = gt.gradients(
+    model, threes, target=gt.targets.class_score(3, logits=True), at=["conv1", "conv2"]
+)
 maps = {tap: np.sum(g[tap] * g.activations[tap], axis=-1) for tap in g}
 figure = gt.plot.layers(
     maps,
@@ -84,10 +90,12 @@ figure = gt.plot.layers(
 )
 
 # %%
-# The score here is the logit, before the softmax. After ``conv2`` the network is made of maxima and sums and has one bias,
-# that of the class; so the last map adds up to the logit but for this bias. It is a sum with its parts laid out.
+# The score here is the logit, before the softmax. After ``conv2`` the network is made
+# of maxima and sums and has one bias, that of the class; so the last map adds up to the
+# logit but for this bias. It is a sum with its parts laid out.
+total = maps["conv2"].sum((1, 2))
 logits = gt.activations(model, threes, at="dense1:preactivation").only.numpy()[:, 3]
 bias = float(model.dense1.bias[3])
-print("logits:             ", np.round(logits, 3))
-print("sums of the map:    ", np.round(maps["conv2"].sum((1, 2)), 3), f"and the bias {bias:.3f}")
-assert np.allclose(maps["conv2"].sum((1, 2)) + bias, logits, atol=1e-4)
+print("logits:         ", np.round(logits, 3))
+print("sums of the map:", np.round(total, 3), f"and the bias {bias:.3f}")
+assert np.allclose(total + bias, logits, atol=1e-4)

@@ -7,7 +7,6 @@ from typing import Any
 from weakref import WeakSet
 
 from matplotlib.figure import Figure
-from sphinx_gallery.scrapers import figure_rst
 
 #: The scripts in `docs/gallery`, from the plainest to the most special.
 ORDER = (
@@ -37,6 +36,8 @@ class InReadingOrder:
 
 def scrape(block: Any, variables: dict[str, Any], settings: dict[str, Any]) -> str:
     """Save each figure that a block has bound to a name, and return the markup that shows it."""
+    from sphinx_gallery.scrapers import figure_rst
+
     shown = []
     for name, value in list(variables["example_globals"].items()):
         if isinstance(value, Figure) and value not in _SAVED:

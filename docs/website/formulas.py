@@ -13,8 +13,8 @@ from sphinx.util import logging
 
 LOGGER = logging.getLogger(__name__)
 
-#: What the pages use and docutils does not know. Its brackets grow by themselves, so `\big` says nothing new.
-OTHER_WORDS = ((re.compile(r"\\big(?![a-zA-Z])"), ""), (re.compile(r"\\dots(?![a-zA-Z])"), r"\\ldots"))
+#: Words that the pages use, and those that docutils knows instead.
+OTHER_WORDS = {"big": "bigl", "Big": "Bigl", "dots": "ldots"}
 
 
 def mathml(formula: str, *, block: bool) -> str:
@@ -23,9 +23,8 @@ def mathml(formula: str, *, block: bool) -> str:
     Raises:
       MathError: It uses a word that is not known.
     """
-    for word, known in OTHER_WORDS:
-        formula = word.sub(known, formula)
-    return str(tex2mathml(formula, as_block=block))
+    known = re.sub(r"\\([a-zA-Z]+)", lambda word: "\\" + OTHER_WORDS.get(word[1], word[1]), formula)
+    return str(tex2mathml(known, as_block=block))
 
 
 def _drawn(node: nodes.Element, *, block: bool) -> str:

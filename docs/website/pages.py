@@ -10,9 +10,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import make_reference
-from sphinx.application import Sphinx
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parent.parent
 ROOT = DOCS.parent
@@ -27,6 +30,8 @@ OUTSIDE = {
     ROOT / "benchmarks" / "results" / "README.md": MADE / "project" / "results.md",
     ROOT / "benchmarks" / "results" / "limits.md": MADE / "project" / "limits.md",
 }
+#: The pages for users of other libraries; the site can be built without them.
+MIGRATION = DOCS / "migration" / "README.md"
 #: Pages that list what is beside them; on the site it stands below them.
 LISTS = ("errors/README", "adr/README", "migration/README")
 
@@ -81,10 +86,16 @@ def read(app: Sphinx, name: str, source: list[str]) -> None:
     """What Sphinx reads in the place of a page's text."""
     page = DOCS / f"{name}.md"
     if name == "reference":
-        source[0] = led(make_reference.HEAD, page, page)
-        source[0] += "\n```{toctree}\n" + "\n".join(f"made/reference/{place.stem}" for place in modules()) + "\n```\n"
+        source[0] = "# Reference\n" + make_reference.WORDS
+        source[0] += (
+            "\n```{toctree}\n:maxdepth: 2\n\n"
+            + "\n".join(f"made/reference/{place.stem}" for place in modules())
+            + "\n```\n"
+        )
     elif page.exists() and MADE not in page.parents:
         source[0] = led(source[0], page, page)
+    if name == "index" and not MIGRATION.exists():
+        source[0] = source[0].replace(f"\n{MIGRATION.relative_to(DOCS).with_suffix('')}\n", "\n")
     if name in LISTS:
         source[0] += "\n```{toctree}\n:glob:\n:hidden:\n\n*\n```\n"
 
