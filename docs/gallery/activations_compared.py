@@ -9,8 +9,8 @@ quarter of the gradient at each layer.** A short training agrees.
 
 # %%
 # scikit-learn's handwritten digits. ``gt.flow.compare`` builds each network anew for
-# three seeds, measures it, trains it for a while on the same data in the same order,
-# and measures it again.
+# two seeds, measures it, trains it for a while on the same data in the same order, and
+# measures it again.
 import functools
 
 from sklearn.datasets import load_digits
@@ -22,8 +22,7 @@ x, y = (digits.data / 16 - 0.3).astype("float32"), digits.target
 plain = functools.partial(gt.flow.architectures.plain, 64, 10, depth=16, width=64)
 names = ["relu", "gelu", "selu", "tanh", "sigmoid"]
 models = {name: functools.partial(plain, activation=name) for name in names}
-compared = gt.flow.compare(models, x, y, seeds=3, steps=150, curvature=0)
-print(compared.table())
+compared = gt.flow.compare(models, x, y, seeds=2, steps=150, curvature=0)
 
 # %%
 # The gradient at each block, before and after. A straight line is a constant factor at
@@ -42,15 +41,13 @@ assert all(
     0.7 < initial[name].per_layer.mean < 1.2 and trained[name].loss.mean < 1
     for name in names[:-1]
 )
-assert (
-    0.2 < initial["sigmoid"].per_layer.mean < 0.3 and trained["sigmoid"].loss.mean > 2.2
-)
+assert 0.2 < initial["sigmoid"].per_layer.mean < 0.3
+assert trained["sigmoid"].loss.mean > 2.2
 
 # %%
 # A sigmoid's slope is at most a quarter, and Glorot's weights do not make up for it:
 # after sixteen layers a billionth is left, and the loss is still that of guessing among
 # ten digits, 2.30. ``findings`` says so without being asked:
 print(dict(initial["sigmoid"].findings), "of", initial["sigmoid"].seeds)
-assert initial["sigmoid"].findings == {"vanishing": 3} and not any(
-    initial[name].findings for name in names[:-1]
-)
+assert initial["sigmoid"].findings == {"vanishing": 2}
+assert not any(initial[name].findings for name in names[:-1])

@@ -7,7 +7,6 @@ follows from it is another question. **The gradient with respect to the attentio
 which heads the answer depends on; how sharply a head looks does not.**
 """
 
-# sphinx_gallery_thumbnail_number = 2
 # %%
 # MiniLM, a trained sentence encoder with six blocks of twelve heads, runs on two
 # sentences, and the model returns the cosine of the two vectors. ``minilm`` is
@@ -106,3 +105,4 @@ largest = np.unravel_index(np.argmax(np.abs(exact)), exact.shape)
 print("block {} head {}:".format(*largest), end=" ")
 print(f"loses {exact[largest]:+.3f}, estimate {estimate[largest]:+.3f}")
 assert largest == (5, 11) and 6 < exact[largest] / estimate[largest] < 8
+# sphinx_gallery_thumbnail_number = 2

@@ -32,6 +32,8 @@ OUTSIDE = {
 }
 #: The pages for users of other libraries; the site can be built without them.
 MIGRATION = DOCS / "migration" / "README.md"
+#: Where a link leads to on the site, if not to the file that it names.
+MOVED = OUTSIDE | {DOCS / "gallery": MADE / "gallery" / "index.rst"}
 #: Pages that list what is beside them; on the site it stands below them.
 LISTS = ("errors/README", "adr/README", "migration/README")
 
@@ -50,9 +52,9 @@ def led(text: str, origin: Path, place: Path) -> str:
 
     def leads(link: re.Match[str]) -> str:
         there = (origin.parent / link[1]).resolve()
-        if there not in OUTSIDE and origin == place:
+        if there not in MOVED and origin == place:
             return link[1]
-        return Path(os.path.relpath(OUTSIDE.get(there, there), place.parent)).as_posix()
+        return Path(os.path.relpath(MOVED.get(there, there), place.parent)).as_posix()
 
     parts, end = [], 0
     for code in _CODE.finditer(text):
