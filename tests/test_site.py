@@ -126,6 +126,8 @@ def test_formulas_can_be_drawn():
     finally:
         sys.path.remove(str(DOCS))
     assert mathml(r"\Big(a_n\Big)", block=True).startswith("<math")
+    labelled = mathml(r"\underbrace{a_n}_{\text{below}}", block=True)
+    assert labelled.count("<munder>") == 2 and labelled.count("<msub>") == 1
     with pytest.raises(MathError):
         mathml(r"\nosuchword", block=False)
 

@@ -2,15 +2,15 @@
 Gradient flow through activation functions
 ==========================================
 
-The same network, sixteen layers deep, with five activation functions. **Before any
+The same network, sixteen layers deep, with four activation functions. **Before any
 training one backward pass tells which of them will not learn: the sigmoid hands back a
 quarter of the gradient at each layer.** A short training agrees.
 """
 
 # %%
 # scikit-learn's handwritten digits. ``gt.flow.compare`` builds each network anew for
-# two seeds, measures it, trains it for a while on the same data in the same order, and
-# measures it again.
+# three seeds, measures it, trains it for a while on the same data in the same order,
+# and measures it again.
 import functools
 
 from sklearn.datasets import load_digits
@@ -20,9 +20,9 @@ import gradtap as gt
 digits = load_digits()
 x, y = (digits.data / 16 - 0.3).astype("float32"), digits.target
 plain = functools.partial(gt.flow.architectures.plain, 64, 10, depth=16, width=64)
-names = ["relu", "gelu", "selu", "tanh", "sigmoid"]
+names = ["relu", "gelu", "tanh", "sigmoid"]
 models = {name: functools.partial(plain, activation=name) for name in names}
-compared = gt.flow.compare(models, x, y, seeds=2, steps=150, curvature=0)
+compared = gt.flow.compare(models, x, y, seeds=3, steps=150, curvature=0)
 
 # %%
 # The gradient at each block, before and after. A straight line is a constant factor at
@@ -49,5 +49,5 @@ assert trained["sigmoid"].loss.mean > 2.2
 # after sixteen layers a billionth is left, and the loss is still that of guessing among
 # ten digits, 2.30. ``findings`` says so without being asked:
 print(dict(initial["sigmoid"].findings), "of", initial["sigmoid"].seeds)
-assert initial["sigmoid"].findings == {"vanishing": 2}
+assert initial["sigmoid"].findings == {"vanishing": 3}
 assert not any(initial[name].findings for name in names[:-1])

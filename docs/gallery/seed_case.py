@@ -51,7 +51,7 @@ assert accuracy > 0.9
 # With gradtap
 # ------------
 # One call, with the layer's name:
-threes = images[1500:][digits.target[1500:] == 3][:4]
+threes = images[1500:][digits.target[1500:] == 3][:3]
 g = gt.gradients(model, threes, target=3, at="conv1")
 print(g["conv1"].shape)
 
