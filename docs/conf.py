@@ -36,6 +36,8 @@ sphinx_gallery_conf = {
     "capture_repr": (),
     "download_all_examples": False,
     "remove_config_comments": True,
+    # Also those that have not changed: what they check may have.
+    "run_stale_examples": True,
     "show_memory": False,
     "show_signature": False,
     # Its table of times would fetch scripts from elsewhere.
