@@ -21,7 +21,11 @@ DOCS = ROOT / "docs"
 
 #: Pages whose blocks run here. The errors' pages and the README have tests of their own.
 PAGES = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "adr").glob("*.md"))]
-LINKED = [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))]
+#: What `make docs` makes is none of them.
+LINKED = [
+    *(page for page in sorted(DOCS.rglob("*.md")) if not {"_build", "made"} & set(page.relative_to(DOCS).parts)),
+    *sorted(ROOT.glob("*.md")),
+]
 
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d*(?:e[+-]?\d+)?|(?<![\w.])-?\d+e[+-]?\d+")
