@@ -31,6 +31,7 @@ PROCESSES = {
     "flow": 2,
     "flow_alarms": 1,
     "dataset": 1,
+    "two_workers": 1,
 }
 #: Each needs an environment of its own; see the Makefile.
 WITH_PEERS = {"peers": 1, "maps": 3, "captum": 1, "attacks": 2}

@@ -1,8 +1,7 @@
-"""Whole data sets: the engine beside a compiled loop, growth to 100,000 images, two Dask workers beside one process."""
+"""Whole data sets: the engine beside a compiled loop, and growth to 100,000 images."""
 
 from __future__ import annotations
 
-import os
 import resource
 import tempfile
 import time
@@ -13,7 +12,7 @@ from typing import Any
 
 from benchmarks import fresh, timing
 
-BARE, STORED, DASK, GROWTH, OVERHEAD = 1.1, 1.3, 1.1, 1.25, 0.05
+BARE, STORED, GROWTH, OVERHEAD = 1.1, 1.3, 1.25, 0.05
 BLOCK, CLASS = 64, 3
 LAYERS = ["conv3", "conv5"]
 
@@ -35,13 +34,6 @@ def run(turn: int = 0, quick: bool = False) -> dict[str, Any]:
             f"peak memory, {names[1]} images / {names[0]}", [some["bytes"]], [few["bytes"]], unit="B", limit=1.1
         ),
     ]
-    samples: dict[str, list[float]] = {"dask": [], "local": []}
-    for number in range(1 if quick else 3):
-        for engine in ("dask", "local") if (number + turn) % 2 else ("local", "dask"):
-            count = 256 if quick else 24_000
-            samples[engine].append(fresh.call("benchmarks.dataset", "one_job", engine=engine, count=count))
-    what = "two Dask workers / one process, from the call to the finished store"
-    pairs.append(timing.pair(what, samples["dask"], samples["local"], limit=DASK))
     facts = [timing.fact(f"images a second, {name} small images", size / grown[size]["seconds"], "images/s")
              for name, size in zip(names, sizes, strict=True)]  # fmt: skip
     return {"pairs": pairs, "facts": [*beside["facts"], *facts]}
@@ -207,24 +199,3 @@ def small_images(count: int) -> dict[str, float]:
         dataset.run(small_network(), Pool(count), "gradients", Path(folder, "out.zarr"), at="conv1", target=1)
         seconds = time.perf_counter() - start
     return {"seconds": seconds, "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-
-
-def one_job(engine: str, count: int) -> float:
-    """Seconds of a run over images of 64x64, cluster and its end included."""
-    import numpy as np
-
-    from gradtap import dataset
-
-    with tempfile.TemporaryDirectory() as folder:
-        x = np.lib.format.open_memmap(Path(folder, "x.npy"), "w+", "float32", (count, 64, 64, 3))
-        rng = np.random.default_rng(0)
-        for start in range(0, count, 1000):
-            x[start : start + 1000] = rng.normal(size=x[start : start + 1000].shape)
-        x.flush()
-        store = Path(folder, "out.zarr")
-        os.sync()
-        start_time = time.perf_counter()
-        dataset.run(
-            network(), Path(folder, "x.npy"), "gradients", store, at=LAYERS, target=CLASS, engine=engine, workers=2
-        )
-        return time.perf_counter() - start_time

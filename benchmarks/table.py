@@ -15,6 +15,7 @@ ORDER = (
         "integrated_memory",
         "in_flight",
         "dataset",
+        "two_workers",
         "completeness",
         "captum",
         "many_maps",

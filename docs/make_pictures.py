@@ -25,6 +25,7 @@ EXAMPLES = {
     "curvature_depths": "curvature.md",
     "adversarial_digits": "attacks.md",
     "gradient_flow": "gradient-flow.md",
+    "pages": "seeing.md",
 }
 
 

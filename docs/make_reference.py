@@ -70,7 +70,9 @@ SECTIONS = ("Args", "Returns", "Yields", "Raises", "Example", "References")
 HEAD = """# Reference
 
 Made by `python docs/make_reference.py` from the docstrings; a test compares the two. Do not edit this page.
+"""
 
+WORDS = """
 Shapes are written as `(batch, ...)`. `Model`, `Structure`, `Address` and `Tensor` are names for what cannot be typed
 more closely: a model as [how it works](how-it-works.md#what-a-model-may-be) lists them, a nest of arrays, an address as
 the [tutorial](tutorial.md#addresses) shows it, and a `tf.Tensor`.
@@ -172,16 +174,22 @@ def _is_member(member: Any) -> bool:
 
 def render() -> str:
     """The whole page."""
-    lines = [HEAD]
-    for heading, found in entries().items():
-        lines.append(f"## {heading if ' ' in heading else f'`{heading}`'}\n")
+    return "\n".join([HEAD + WORDS, *parts().values()]).rstrip() + "\n"
+
+
+def parts() -> dict[str, str]:
+    """The page below its head, by heading; the site has a page for each."""
+    found = {}
+    for heading, named in entries().items():
+        lines = [f"## {heading if ' ' in heading else f'`{heading}`'}\n"]
         if heading.startswith("gradtap."):
             lines += [_text(sections(importlib.import_module(heading))[""]), ""]
-        if all(_is_error(entry.value) for entry in found):
-            lines += _error_table(found)
+        if all(_is_error(entry.value) for entry in named):
+            lines += _error_table(named)
         else:
-            lines += [line for entry in found for line in _entry(entry)]
-    return "\n".join(lines).rstrip() + "\n"
+            lines += [line for entry in named for line in _entry(entry)]
+        found[heading] = "\n".join(lines)
+    return found
 
 
 def _entry(entry: Entry) -> list[str]:
@@ -280,8 +288,16 @@ def _parameter(parameter: inspect.Parameter) -> str:
     if parameter.annotation is not parameter.empty:
         text += f": {_annotation(parameter.annotation)}"
     if parameter.default is not parameter.empty:
-        text += f' = "{parameter.default}"' if isinstance(parameter.default, str) else f" = {parameter.default!r}"
+        text += f" = {_default(parameter.default)}"
     return text
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    # A class is written as in the source; what a dataclass makes anew each time has no value to show.
+    shown = value.__name__ if inspect.isclass(value) else repr(value)
+    return "..." if shown == "<factory>" else shown
 
 
 def _annotation(annotation: Any) -> str:
@@ -295,6 +311,7 @@ def _first_line(value: Any) -> str:
 def _text(text: str) -> str:
     """Docstring markup as Markdown: double backquotes, and formulas."""
     text = re.sub(r":math:`([^`]+)`", r"$\1$", text)
+    text = re.sub(r"(?m)^\.\. math:: (.*(?:\n +\S.*)*)$", lambda m: f"$${' '.join(m[1].split())}$$", text)
     return text.replace("``", "`")
 
 

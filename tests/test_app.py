@@ -92,7 +92,7 @@ def test_the_likeliest_classes(explorer):
 def test_the_lines_give_the_same(explorer, method):
     example = explorer.examples[0]
     channel = 2 if method == "gradient" else None
-    code = explorer.lines(example, "conv1", method, 2, channel)
+    code = explorer.lines("net", example, "conv1", method, 2, channel)
     names = {"model": explorer.models["net"], "inputs": example.values}
     exec(code, names)
     values = np.asarray(names["values"])[0]

@@ -14,7 +14,7 @@ import pytest
 
 import gradtap as gt
 from command_line import save_model
-from gradtap import dataset
+from gradtap import dataset, fork_server
 from gradtap.dataset import dask_engine
 from gradtap.dataset.jobs import Job
 from stores import assert_same, images, images_model, sequence_model
@@ -132,6 +132,26 @@ def test_a_driver_that_is_killed(tmp_path):
     subprocess.run([*command, "b.zarr"], cwd=tmp_path, check=True)
     assert_same(tmp_path / "a.zarr", tmp_path / "b.zarr")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "b.zarr", "m.keras", "x.npy"]
+
+
+def test_workers_of_this_machine_are_forks_of_one_process_that_has_tensorflow(tmp_path):
+    from multiprocessing.forkserver import _forkserver
+
+    def parent(model, inputs, *, target, at):
+        return {at: np.full((len(inputs), 1), os.getppid())}
+
+    found = run(images_model(), images(40), tmp_path / "a.zarr", parent, at="conv1", engine="dask")
+    assert np.unique(found["conv1"][:]).tolist() == [_forkserver._forkserver_pid]
+
+
+def test_the_process_to_fork_is_started_without_tensorflow_here():
+    code = "import sys, gradtap.fork_server as f; f.start(); assert 'tensorflow' not in sys.modules; print(f.start())"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "forkserver\n"
+
+
+def test_a_system_without_forks_spawns(monkeypatch):
+    monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
+    assert fork_server.start() == "spawn"
 
 
 def test_a_run_goes_on_with_another_engine(tmp_path, on_cluster):

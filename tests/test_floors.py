@@ -10,8 +10,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "gradtap"
 #: From the ground up; what is not listed is on the floor of its folder's name. Files of a floor may import each other
 #: where they are listed together.
 FLOORS = [
-    ["errors", "tap", "types"],
-    ["graph", "targets", "files"],
+    ["errors", "tap", "types", "html_table"],
+    ["graph", "targets", "files", "fork_server"],
     [
         "results",
         "program",

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
+import gradtap as gt
 from gradtap import plot
 
 pytest.importorskip("matplotlib")
@@ -30,6 +32,45 @@ def slopes():
     return np.cos(np.arange(14 * 18 * 4)).reshape(14, 18, 4) * 0.02 + np.array([0.1, -0.2, 0.0, 0.3])
 
 
+def network():
+    """Two convolutions with weights that are written down, so that no library's random numbers are in the pictures."""
+    layers = keras.layers
+    stack = [
+        layers.Conv2D(3, 3, activation="relu", padding="same", name="conv1"),
+        layers.Conv2D(4, 3, strides=2, activation="tanh", padding="same", name="conv2"),
+        layers.GlobalAveragePooling2D(name="mean"),
+        layers.Dense(2, name="scores"),
+    ]
+    model = keras.Sequential([keras.Input((12, 12, 1)), *stack])
+    model.set_weights(
+        [0.3 * np.cos(np.arange(w.size) * (i + 1.0)).reshape(w.shape) for i, w in enumerate(model.get_weights())]
+    )
+    return model
+
+
+def images():
+    return np.sin(np.arange(6 * 144) ** 1.3).reshape(6, 12, 12, 1).astype("float32")
+
+
+def saturating():
+    """Sigmoids whose gradient vanishes, so that there are findings to draw."""
+    stack = [keras.layers.Dense(6, activation="sigmoid", name=f"dense{i}") for i in range(8)]
+    model = keras.Sequential([keras.Input((4,)), *stack, keras.layers.Dense(1, name="score")])
+    model.set_weights(
+        [0.6 * np.cos(np.arange(w.size) * (i + 1.0)).reshape(w.shape) for i, w in enumerate(model.get_weights())]
+    )
+    return gt.flow.measure(model, np.sin(np.arange(80.0)).reshape(20, 4), target=0, at="dense*")
+
+
+def curves(ax):
+    saliency, random = gt.attribution.saliency, np.cos(np.arange(6 * 144)).reshape(6, 12, 12)
+    found = {
+        "saliency": gt.evaluate.deletion(network(), images(), saliency, target=0, steps=8),
+        "random": gt.evaluate.deletion(network(), images(), random, target=0, steps=8),
+    }
+    return plot.curve(found, title="deletion", ax=ax)
+
+
 WORDS = ["[CLS]", "not", "bad", "at", "all", "[SEP]"]
 HEADS = np.random.default_rng(0).dirichlet(np.full(6, 0.4), size=(3, 6))
 TIME = np.linspace(0, 12, 60)
@@ -47,6 +88,10 @@ PICTURES = {
     ),
     "series": lambda ax: plot.series(np.sin(TIME) * TIME, np.cos(TIME), title="series", steps=TIME.astype(int), ax=ax),
     "strips": lambda ax: plot.series(np.outer(np.sin(TIME), [1, -2, 0.5]), np.stack([TIME, -TIME], 1), ax=ax),
+    "curve": curves,
+    "flow": lambda ax: plot.flow(saturating(), ax=ax),
+    "receptive": lambda ax: plot.receptive(gt.receptive.effective(network(), images(), at=["conv1", "conv2"]), ax=ax),
+    "patches": lambda ax: plot.patches(gt.receptive.patches(network(), images(), at="conv2", channel=1, k=4), ax=ax),
     "attention": lambda ax: plot.attention(HEADS, WORDS, columns=2, title="block 1", ax=ax),
 }
 
@@ -86,10 +131,10 @@ def test_a_picture_goes_into_somebodys_axes(name):
     half = after.shape[1] // 2
     assert np.array_equal(before[:, : half - 20], after[:, : half - 20])
     assert (after[:, half:] < 200).any()
-    # All lies inside of the axes, at most a title above.
+    # All lies inside of the axes, at most a title above, and the numbers of its own axes to the left.
     ink = np.argwhere((after[:, half:] < 200).any(-1))
     box = right.get_window_extent()
-    assert ink[:, 1].min() + half >= box.x0 - 6
+    assert ink[:, 1].min() + half >= box.x0 - (36 if name in ("curve", "flow") else 6)
     assert ink[:, 1].max() + half <= box.x1 + 6
 
 

@@ -278,7 +278,7 @@ def test_taps_in_a_notebook_escape_what_they_show():
 
     listed = gt.taps(Named(), np.ones((2, 4)))
     page = listed._repr_html_()
-    assert "<code>parts/a&lt;b&gt;</code>" in page.replace("&emsp;", "")
+    assert "<code>parts/a&lt;b&gt;</code>" in page.replace("\u2003", "")
     assert "<b>" not in page
     assert page.count("<tr>") == 1 + len(listed)
     assert "(·, 3)" in page

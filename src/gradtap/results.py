@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from gradtap import errors
 from gradtap.graph.resolve import Place
+from gradtap.html_table import Cell, Picture, html_table
+from gradtap.showing import face
 from gradtap.tap import Tap
 from gradtap.types import Layer, Structure, Tensor
 
@@ -122,13 +124,17 @@ class TapValues(Mapping[str, Tensor]):
         return f"{type(self).__name__}({{\n" + ",\n".join(rows) + "\n})" if rows else f"{type(self).__name__}({{}})"
 
     def _repr_html_(self) -> str:
-        from html import escape
+        rows = [self._html_row(key, value) for key, value in self.items()]
+        more = ["", "smallest", "mean", "largest", "first example"][: max(map(len, rows), default=1) - 1]
+        return html_table(["tap", *more], rows, caption=type(self).__name__, below=self._html_below())
 
-        rows = "".join(
-            f"<tr><td><code>{escape(key)}</code></td><td>{escape(_describe(value))}</td></tr>"
-            for key, value in self._values.items()
-        )
-        return f"<table><tr><th>{type(self).__name__}</th><th>tensor</th></tr>{rows}</table>"
+    def _html_row(self, key: str, value: Any) -> list[Cell]:
+        """The cells of one tap in a notebook."""
+        return [key, _describe(value), *_extent(value)]
+
+    def _html_below(self) -> list[str]:
+        """What a notebook says below the table."""
+        return []
 
 
 class Gradients(TapValues):
@@ -205,6 +211,16 @@ class Attributions(TapValues):
     ) -> None:
         super().__init__(values, places)
         self.skipped = dict(skipped or {})
+
+    def _html_row(self, key: str, value: Any) -> list[Cell]:
+        row = super()._html_row(key, value)
+        if isinstance(value, tf.Tensor) and value.shape.rank in (3, 4) and len(row) > 2:
+            source = face("gradtap.report.pictures", "of_map")(value[0].numpy())
+            row += [Picture(source, f"map at {key}")] if source else []
+        return row
+
+    def _html_below(self) -> list[str]:
+        return [f"{key} was skipped: {why}" for key, why in self.skipped.items()]
 
 
 class AttentionRelevance(Attributions):
@@ -346,5 +362,13 @@ def _canonical(key: str) -> str | None:
         return None
 
 
-def _describe(value: Tensor) -> str:
-    return f"{value.dtype.name} {tuple(value.shape)}" if isinstance(value, tf.Tensor) else repr(value)
+def _describe(value: Any) -> str:
+    return f"{value.dtype.name} {tuple(value.shape)}" if isinstance(value, tf.Tensor) else str(value)
+
+
+def _extent(value: Any) -> list[Cell]:
+    """The smallest, the mean and the largest entry of a tensor of numbers, as text."""
+    if not hasattr(value, "numpy") or not value.dtype.is_floating or not tf.size(value):
+        return []
+    array = tf.cast(value, tf.float64)
+    return [f"{float(found(array)):.4g}" for found in (tf.reduce_min, tf.reduce_mean, tf.reduce_max)]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any, overload
 
+from gradtap.html_table import html_table
 from gradtap.tap import Tap
+
+#: Indents a name by the depth of its layer.
+EM_SPACE = "\u2003"
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,15 @@ class TapList(Sequence[TapEntry]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("address", "layer", "shape", "dtype", "calls", "parameters", ""))
-        rows = "".join(
-            f"<tr><td><code>{'&emsp;' * e.tap.path.count('/')}{escape(e.address)}</code></td><td>{escape(e.layer)}</td>"
-            f"<td>{_shape_text(e.shape)}</td><td>{e.dtype}</td><td>{e.calls}</td><td>{e.parameters:,}</td>"
-            f"<td>{_remark(e)}</td></tr>"
+        head = ["address", "layer", "shape", "dtype", "calls", "parameters", ""]
+        rows = [
+            [
+                EM_SPACE * e.tap.path.count("/") + e.address,
+                *(e.layer, _shape_text(e.shape), e.dtype, str(e.calls), f"{e.parameters:,}", _remark(e)),
+            ]
             for e in self._entries
-        )
-        return f"<table><caption>{escape(self.model)}</caption><tr>{head}</tr>{rows}</table>"
+        ]
+        return html_table(head, rows, caption=self.model)
 
 
 def _parents(path: str) -> list[str]:

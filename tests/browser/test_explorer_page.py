@@ -12,11 +12,13 @@ from keras import layers
 
 import gradtap as gt
 
-pytestmark = pytest.mark.browser
+# Gradio uses an option that its pandas has deprecated.
+DEPRECATED = "ignore:.*no_silent_downcasting"
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings(DEPRECATED)]
 LAYERS = ["conv1", "conv2", "conv3"]
-#: What the first map shows, once it has come.
-PIXELS = """async () => {
-  const image = document.querySelector("#mapA img"), page = document.createElement("canvas");
+#: What a map shows, once it has come.
+PIXELS = """async (where) => {
+  const image = document.querySelector(where), page = document.createElement("canvas");
   await image.decode();
   page.width = image.naturalWidth; page.height = image.naturalHeight;
   const context = page.getContext("2d", { willReadFrequently: true });
@@ -26,30 +28,48 @@ PIXELS = """async () => {
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
+def serving(tmp_path_factory):
     pytest.importorskip("gradio", reason="gradio is not installed: make browser")
     from PIL import Image
 
-    from gradtap.app import Explorer, interface
+    from gradtap.app.explorer import Explorer
+    from gradtap.app.interface import serve
     from gradtap.cli.model_file import declared_inputs
 
     folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for name in ("first.png", "second.png"):
         Image.fromarray(rng.integers(0, 255, (48, 48, 3), np.uint8)).save(folder / name)
-    keras.utils.set_random_seed(0)
+
+    def at_work(**models):
+        explorer = Explorer(models, declared_inputs(next(iter(models.values()))), sorted(folder.iterdir()))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        blocks.append(serve(explorer, port=port, wait=False))
+        return explorer, f"http://127.0.0.1:{port}/", folder
+
+    blocks = []
+    yield at_work
+    for each in blocks:
+        each.close()
+
+
+def network(names, seed):
+    keras.utils.set_random_seed(seed)
     x = image = keras.Input((48, 48, 3))
-    for name in LAYERS:
+    for name in names:
         x = layers.Conv2D(6, 3, strides=2, padding="same", activation="tanh", name=name)(x)
-    model = keras.Model(image, layers.Dense(4, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
-    trace = gt.trace(model)
-    explorer = Explorer({"net": trace}, declared_inputs(trace), sorted(folder.iterdir()))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    blocks = interface(explorer)
-    blocks.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True, share=False)
-    yield explorer, f"http://127.0.0.1:{port}/", folder
-    blocks.close()
+    return gt.trace(keras.Model(image, layers.Dense(4, activation="softmax")(layers.GlobalAveragePooling2D()(x))))
+
+
+@pytest.fixture(scope="module")
+def served(serving):
+    return serving(net=network(LAYERS, 0))
+
+
+@pytest.fixture(scope="module")
+def two(serving):
+    return serving(net=network(LAYERS, 0), other=network(["conv1", "middle", "last"], 1))
 
 
 def opened(visit, url, **context):
@@ -69,7 +89,7 @@ def test_click_a_layer_and_an_image(served, visit):
     found.page.wait_for_function("(old) => document.querySelector('#mapA img').src !== old", arg=first)
     # The picture on the page is the explorer's own.
     view = explorer.view("net", explorer.examples[1], "conv1", "grad_cam", "predicted", None)
-    drawn = found.page.evaluate(PIXELS)
+    drawn = found.page.evaluate(PIXELS, "#mapA img")
     np.testing.assert_allclose(np.array(drawn["pixels"]).reshape(*drawn["size"], 4)[..., :3], view.image, atol=1)
 
 
@@ -120,3 +140,42 @@ def test_two_tabs_do_not_disturb_each_other(served, visit):
 def test_it_fits_on_a_phone(served, visit):
     found = opened(visit, served[1], viewport={"width": 375, "height": 800})
     assert found.page.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+def test_two_models_side_by_side(two, visit):
+    explorer, url, _ = two
+    found = opened(visit, url)
+    found.page.wait_for_selector("#wordsB >> text=no layer")  # the second has no conv3
+    found.page.click("#layers label >> nth=0")
+    found.page.wait_for_selector("#wordsB >> text=activation_x_gradient at conv1")
+    found.page.click("#layerB input")
+    found.page.click("ul[role=listbox] li >> text=middle")
+    found.page.wait_for_selector("#wordsB >> text=activation_x_gradient at middle")
+    assert "grad_cam at conv1" in found.page.inner_text("#wordsA")
+    view = explorer.view("other", explorer.examples[0], "middle", "activation_x_gradient", "predicted", None)
+    drawn = found.page.evaluate(PIXELS, "#mapB img")
+    np.testing.assert_allclose(np.array(drawn["pixels"]).reshape(*drawn["size"], 4)[..., :3], view.image, atol=1)
+    scores = explorer.models["other"].model.predict(explorer.examples[0].values, verbose=0)[0]
+    assert f"class {scores.argmax()} {scores.max():.3g}" in found.page.inner_text("#wordsB")
+
+
+def test_what_is_seen_goes_along_as_a_report_and_as_lines_that_run(served, visit, tmp_path):
+    explorer, url, _ = served
+    found = opened(visit, url)
+    found.page.click("#layers label >> nth=1")
+    found.page.wait_for_selector("#wordsA >> text=grad_cam at conv2")
+    found.page.click("text=Take it with you")
+    found.page.wait_for_selector('#lines >> text=at="conv2"')
+    code = "\n".join(found.page.locator("#lines .cm-line").all_inner_texts())
+    names = {"model": explorer.models["net"], "inputs": explorer.examples[0].values}
+    exec(code, names)
+    view = explorer.view("net", explorer.examples[0], "conv2", "grad_cam", "predicted", None)
+    np.testing.assert_allclose(names["values"][0], view.values)
+    found.page.click("#report")
+    with found.page.expect_download() as download:
+        found.page.click("#saved")
+    assert download.value.suggested_filename == "report.html"
+    download.value.save_as(tmp_path / "report.html")
+    page = visit((tmp_path / "report.html").as_uri())
+    assert page.page.title() == "net, first.png"
+    assert page.page.locator("canvas").count() >= 3 and "conv2" in page.page.inner_text("body")

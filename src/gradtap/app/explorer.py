@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from gradtap.differentiate import activations, gradients
 from gradtap.listing import taps
 from gradtap.plot.maps import Array, as_picture, colours, enlarge, faded_grey, robust_scale
 from gradtap.report.page import write
-from gradtap.types import Tensor
 
 #: What is read off one forward and one backward pass.
 READINGS = ("activation", "gradient", "activation_x_gradient")
@@ -31,7 +31,7 @@ _SIDE = 448
 _FEWEST_PLACES = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shown:
     """One input.
 
@@ -93,6 +93,7 @@ class Explorer:
         self._declared = declared
         self._preprocessing = preprocessing
         self._size = size
+        self._scores: WeakKeyDictionary[Shown, dict[str, Array]] = WeakKeyDictionary()
         self.examples = [self.read(file) for file in files]
 
     def read(self, path: Path) -> Shown:
@@ -123,7 +124,10 @@ class Explorer:
 
     def likeliest(self, model: str, example: Shown, count: int = 5) -> list[tuple[int, str, float]]:
         """The likeliest classes of an example: number, name and score; empty where the model has no classes."""
-        scores = np.asarray(self._outputs(model, example))
+        known = self._scores.setdefault(example, {})
+        if model not in known:
+            known[model] = np.asarray(activations(self.models[model], example.values, at=":output").only)
+        scores = known[model]
         if scores.ndim != 2 or scores.shape[1] < 2:
             return []
         order = np.argsort(-scores[0], kind="stable")[:count]
@@ -170,7 +174,7 @@ class Explorer:
         words = f"{method} at {where}, {flat.shape[0]} × {flat.shape[1]}, from {low:.3g} to {high:.3g}"
         return View(_drawn(flat, example.picture), flat, words, time.perf_counter() - start)
 
-    def lines(self, example: Shown, at: str, method: str, target: Any, channel: int | None) -> str:
+    def lines(self, model: str, example: Shown, at: str, method: str, target: Any, channel: int | None) -> str:
         """The lines of Python that give the same numbers."""
         call = f'model, inputs, target={target!r}, at="{at}"'
         if method in READINGS:
@@ -179,7 +183,8 @@ class Explorer:
         else:
             body = f"values = gt.attribution.{method}({call}).only"
         pick = f"[..., {channel}]" if channel is not None else ""
-        return f"import gradtap as gt\n\n# inputs: {example.name}, {example.values.shape}\n{body}{pick}\n"
+        given = f"# model: {model}; inputs: {example.name}, {example.values.shape}, {self._preprocessing or 'unit'}"
+        return f"import gradtap as gt\n\n{given}\n{body}{pick}\n"
 
     def report(self, model: str, example: Shown, at: str, method: str, target: Any, path: Path) -> Path:
         """Write a report of an example at a layer, and the layers about it."""
@@ -198,12 +203,9 @@ class Explorer:
             pictures=[example.picture],
             class_names=self.class_names or None,
             title=f"{model}, {example.name}",
-            command=self.lines(example, at, method, target, None),
+            command=self.lines(model, example, at, method, target, None),
         )
         return path
-
-    def _outputs(self, model: str, example: Shown) -> Tensor:
-        return activations(self.models[model], example.values, at=":output").only
 
     def _values(self, model: str, example: Shown, at: str, method: str, target: Any) -> Array:
         trace = self.models[model]

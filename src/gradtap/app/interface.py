@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ _STYLE = """
 """
 #: Uploads beyond this are refused before they are read.
 MOST_BYTES = "20mb"
+#: The layer of a second model, unless another of its own is chosen.
+CLICKED = "the layer that is clicked on"
 
 
 def interface(explorer: Explorer) -> Any:
@@ -33,6 +36,7 @@ def interface(explorer: Explorer) -> Any:
     """
     gradio = _gradio()
     models = list(explorer.models)
+    reports = tempfile.TemporaryDirectory(prefix="gradtap-")
     layers = explorer.layers(models[0])
     start = layers[-1][1] if layers else None
     targets = _targets(explorer, models[0])
@@ -56,10 +60,12 @@ def interface(explorer: Explorer) -> Any:
                 where = gradio.Radio(layers, value=start, label="Layers", elem_id="layers")
             with gradio.Column(scale=3):
                 with gradio.Row():
-                    sides = [_side(gradio, targets, name, models, first=i == 0) for i, name in enumerate("AB")]
+                    sides = [_side(gradio, explorer, targets, name, first=i == 0) for i, name in enumerate("AB")]
                 with gradio.Accordion("Take it with you", open=False):
                     lines = gradio.Code(language="python", label="The same in Python", elem_id="lines")
-                    report = gradio.DownloadButton("Write a report", elem_id="report")
+                    report = gradio.Button("Write a report", elem_id="report")
+                    # A click on it saves the value that it has: it is shown once there is one.
+                    saved = gradio.DownloadButton("Save the report", visible=False, elem_id="saved")
         known: list[Any] = [own, chosen, where]
         for side in sides:
             gradio.on(
@@ -80,7 +86,8 @@ def interface(explorer: Explorer) -> Any:
         _picked.__annotations__["event"] = gradio.SelectData
         gallery.select(_picked, None, chosen)
         upload.upload(partial(_added, explorer), [upload, own], [own, gallery, chosen, said])
-        report.click(partial(_report, explorer), [*known, *sides[0].asked], report)
+        report.click(partial(_report, explorer, Path(reports.name)), [*known, *sides[0].asked], [saved, said])
+    blocks.reports = reports  # its folder goes with the page
     return blocks
 
 
@@ -88,7 +95,7 @@ class _Side:
     """One of the two maps beside each other.
 
     Args:
-      asked: What is chosen for it: the model, the method, the target, the channel.
+      asked: What is chosen for it: the model, its layer, the method, the target, the channel.
       image: Where the map is shown.
       words: What is told of it.
     """
@@ -99,7 +106,8 @@ class _Side:
         self.words = words
 
 
-def _side(gradio: Any, targets: list[str], name: str, models: list[str], *, first: bool) -> _Side:
+def _side(gradio: Any, explorer: Explorer, targets: list[str], name: str, *, first: bool) -> _Side:
+    models = list(explorer.models)
     methods = [*METHODS, *((f"{method} (takes seconds)", method) for method in SLOW)]
     with gradio.Column(min_width=260):
         model = gradio.Dropdown(
@@ -108,6 +116,14 @@ def _side(gradio: Any, targets: list[str], name: str, models: list[str], *, firs
             label=f"Model {name}",
             visible=len(models) > 1,
             elem_id=f"model{name}",
+        )
+        other = not first and len(models) > 1
+        layer = gradio.Dropdown(
+            [CLICKED, *(explorer.layers(models[-1]) if other else [])],
+            value=CLICKED,
+            label=f"Layer {name}",
+            visible=other,
+            elem_id=f"layer{name}",
         )
         method = gradio.Dropdown(
             methods,
@@ -125,7 +141,7 @@ def _side(gradio: Any, targets: list[str], name: str, models: list[str], *, firs
         channel = gradio.Textbox(label="Channel (empty: all)", elem_id=f"channel{name}", max_lines=1)
         image = gradio.Image(label=f"Map {name}", interactive=False, elem_id=f"map{name}", format="png")
         words = gradio.Markdown(elem_id=f"words{name}")
-    return _Side([model, method, target, channel], image, words)
+    return _Side([model, layer, method, target, channel], image, words)
 
 
 def _targets(explorer: Explorer, model: str) -> list[str]:
@@ -160,12 +176,30 @@ def _told(act: Callable[[], Any]) -> tuple[Any, str]:
         return None, f"**{error.headline}** {'; '.join(error.do)}"
 
 
-def _show(
-    explorer: Explorer, own: list[Shown], chosen: int, at: str, model: str, method: str, target: str, channel: str
-) -> tuple[Any, str]:
-    def act() -> Any:
+@dataclass(frozen=True)
+class _Asked:
+    """What one side shows, read from its fields."""
+
+    example: Shown
+    at: str
+    model: str
+    method: str
+    target: Any
+    channel: int | None
+
+    @classmethod
+    def read(cls, explorer: Explorer, own: list[Shown], chosen: int, clicked: str, *fields: str) -> _Asked:
+        model, layer, method, target, channel = fields
+        at = clicked if layer == CLICKED else layer
         example = _example(explorer, own, chosen)
-        view = explorer.view(model, example, at, method, read_class(target), _read_channel(channel))
+        return cls(example, at, model, method, read_class(target), _read_channel(channel))
+
+
+def _show(explorer: Explorer, *fields: Any) -> tuple[Any, str]:
+    def act() -> Any:
+        asked = _Asked.read(explorer, *fields)
+        model, example = asked.model, asked.example
+        view = explorer.view(model, example, asked.at, asked.method, asked.target, asked.channel)
         best = ", ".join(f"{name} {score:.3g}" for _, name, score in explorer.likeliest(model, example, 3))
         return view, best
 
@@ -176,12 +210,10 @@ def _show(
     return view.image, f"{view.words}; {view.seconds:.2f} s" + (f"\n\n{best}" if best else "")
 
 
-def _lines(
-    explorer: Explorer, own: list[Shown], chosen: int, at: str, model: str, method: str, target: str, channel: str
-) -> tuple[Any, str]:
+def _lines(explorer: Explorer, *fields: Any) -> tuple[Any, str]:
     def act() -> str:
-        example = _example(explorer, own, chosen)
-        return explorer.lines(example, at, method, read_class(target), _read_channel(channel))
+        asked = _Asked.read(explorer, *fields)
+        return explorer.lines(asked.model, asked.example, asked.at, asked.method, asked.target, asked.channel)
 
     found, wrong = _told(act)
     return found or "", wrong
@@ -201,23 +233,30 @@ def _added(explorer: Explorer, path: str, own: list[Shown]) -> tuple[Any, ...]:
     return own, shown, len(shown) - 1, ""
 
 
-def _report(
-    explorer: Explorer, own: list[Shown], chosen: int, at: str, model: str, method: str, target: str, channel: str
-) -> str:
-    example = _example(explorer, own, chosen)
-    folder = Path(tempfile.mkdtemp(prefix="gradtap-"))
-    return str(explorer.report(model, example, at, method, read_class(target), folder / "report.html"))
+def _report(explorer: Explorer, folder: Path, *fields: Any) -> tuple[Any, str]:
+    def act() -> str:
+        asked = _Asked.read(explorer, *fields)
+        path = Path(tempfile.mkdtemp(dir=folder)) / "report.html"
+        return str(explorer.report(asked.model, asked.example, asked.at, asked.method, asked.target, path))
+
+    path, wrong = _told(act)
+    return _gradio().DownloadButton(value=path, visible=path is not None), wrong
 
 
-def serve(explorer: Explorer, *, port: int | None = None, open_browser: bool = False) -> None:
-    """Serve the page on this machine alone until it is interrupted.
+def serve(explorer: Explorer, *, port: int | None = None, open_browser: bool = False, wait: bool = True) -> Any:
+    """Serve the page on this machine alone.
 
     Args:
       explorer: What is shown.
       port: On which port; None for the first free one.
       open_browser: Whether to open it in a browser.
+      wait: Until it is interrupted.
+
+    Returns:
+      Gradio's blocks, to close.
     """
-    interface(explorer).launch(
+    blocks = interface(explorer)
+    blocks.launch(
         server_name="127.0.0.1",
         server_port=port,
         inbrowser=open_browser,
@@ -226,7 +265,10 @@ def serve(explorer: Explorer, *, port: int | None = None, open_browser: bool = F
         css=_STYLE,
         show_error=True,
         footer_links=[],
+        prevent_thread_lock=not wait,
+        quiet=not wait,
     )
+    return blocks
 
 
 def _gradio() -> Any:

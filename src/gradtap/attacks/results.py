@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gradtap.html_table import html_table
 from gradtap.types import Structure, Tensor
+
+#: So many examples a notebook shows.
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -34,3 +38,15 @@ class Adversarial:
         shape = tuple(self.examples.shape)
         done = "" if not hasattr(self.success, "numpy") else f", success={float(self.success.numpy().mean()):.0%}"
         return f"{type(self).__name__}({self.tap} {shape}{done})"
+
+    def _repr_html_(self) -> str:
+        if not hasattr(self.success, "numpy"):
+            return html_table(["attack"], [[repr(self)]])
+        columns = (self.success.numpy(), self.distance.numpy(), self.steps.numpy())
+        rows = [
+            [str(i), "yes" if success else "no", f"{distance:.4g}", str(steps)]
+            for i, (success, distance, steps) in enumerate(zip(*columns, strict=True))
+        ]
+        shown = rows[:_SHOWN]
+        below = [f"and {len(rows) - _SHOWN} more"] if len(rows) > _SHOWN else []
+        return html_table(["example", "success", "distance", "steps"], shown, caption=repr(self), below=below)

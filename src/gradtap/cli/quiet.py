@@ -31,8 +31,12 @@ def start_tensorflow() -> None:
 
 
 @contextmanager
-def without_chatter() -> Iterator[None]:
-    """Leave known lines out of standard error; a process of its own passes all others on, even if this one dies."""
+def without_chatter(*, lasting: bool = False) -> Iterator[None]:
+    """Leave known lines out of standard error; a process of its own passes all others on, even if this one dies.
+
+    Args:
+      lasting: Processes that are started meanwhile live on, and so does what passes on their lines.
+    """
     if not hasattr(os, "fork") or threading.active_count() > 1:
         yield
         return
@@ -56,7 +60,8 @@ def without_chatter() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(kept, 2)
         os.close(kept)
-        os.waitpid(relay, 0)
+        if not lasting:
+            os.waitpid(relay, 0)
 
 
 def _pass_on(reads: int, to: int) -> None:

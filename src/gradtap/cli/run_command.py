@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gradtap import fork_server
 from gradtap.cli.options import Size, read_size, read_target
 from gradtap.errors import GradtapError, InputFileError, MissingTargetError
 from gradtap.files.preprocessing import PREPROCESSINGS
@@ -113,8 +114,11 @@ def run(
         raise click.UsageError(f"--of is for statistics: {', '.join(STATISTICS)}.")
     if scheduler is not None and engine != "dask":
         raise click.UsageError("--scheduler is for --engine dask.")
-    from gradtap.cli.quiet import start_tensorflow
+    from gradtap.cli.quiet import start_tensorflow, without_chatter
 
+    if engine == "dask" and scheduler is None:
+        with without_chatter(lasting=True):
+            fork_server.start()  # it imports TensorFlow while this process does
     start_tensorflow()
     import gradtap as gt
 

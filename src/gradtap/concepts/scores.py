@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from gradtap import errors
+from gradtap.html_table import html_table
 
 _Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -114,9 +114,5 @@ class ConceptTest(Sequence[ConceptScore]):
     __repr__ = table
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(name)}</th>" for name in _COLUMNS)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row.cells()) + "</tr>" for row in self.rows
-        )
-        caption = f"{escape(self.target)}, alpha {self.alpha:g}"
-        return f"<table><caption>{caption}</caption><tr>{head}</tr>{body}</table>"
+        rows = [row.cells() for row in self.rows]
+        return html_table(_COLUMNS, rows, caption=f"{self.target}, alpha {self.alpha:g}")

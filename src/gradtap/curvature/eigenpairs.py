@@ -17,6 +17,7 @@ from gradtap.asking import Settings, Unconnected, check_choice
 from gradtap.curvature.joined import Product, Vector, run_together
 from gradtap.curvature.matrices import Matrix, block, check_size, measured, products, unit_count
 from gradtap.graph import surgery
+from gradtap.html_table import html_table
 from gradtap.results import TapValues
 from gradtap.staged.progress import tracked
 from gradtap.staged.quadrature import check_count
@@ -46,6 +47,14 @@ class Eigenpairs:
     eigenvalues: TapValues
     eigenvectors: TapValues
     residual: TapValues
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [key, " ".join(f"{v:.4g}" for v in values[0].numpy()), f"{self.residual[key].numpy().max():.2g}"]
+            for key, values in self.eigenvalues.items()
+            if hasattr(values, "numpy") and len(values)
+        ]
+        return html_table(["tap", "eigenvalues of the first example", "largest residual"], rows, caption="Eigenpairs")
 
 
 @surgery.unconverted

@@ -19,7 +19,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from gradtap import errors
+from gradtap import errors, fork_server
 from gradtap.dataset.blocks import Task
 from gradtap.dataset.jobs import Commit, Job
 from gradtap.dataset.reading import Read
@@ -204,11 +204,10 @@ class DaskEngine:
             return
         settings = {
             "distributed.scheduler.allowed-failures": _DEATHS,
-            "distributed.worker.multiprocessing-method": "forkserver",
+            "distributed.worker.multiprocessing-method": fork_server.start(),
             "distributed.logging.distributed": "error",
         }
         with dask.config.set(settings), tempfile.TemporaryDirectory() as folder:
-            _import_once()
             made = distributed.LocalCluster(
                 n_workers=self.workers,
                 threads_per_worker=1,
@@ -248,13 +247,6 @@ class DaskEngine:
             model.save(file)
             return str(file)
         return _pickled(model, "the model")
-
-
-def _import_once() -> None:
-    """Let workers be forks of a process that has imported TensorFlow and not used it: they start at once."""
-    from distributed.utils import get_mp_context
-
-    get_mp_context().set_forkserver_preload(["distributed", __name__])
 
 
 def _pickled(value: Any, what: str) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gradtap import fork_server
 from gradtap.asking import check_choice
 from gradtap.dataset import preparing
 from gradtap.dataset.comparing import check_same
@@ -103,6 +104,8 @@ def run(
     preparing.check_counts(block=block, workers=workers)
     compressors(compression)
     path = preparing.store_path(store)
+    if engine == "dask" and scheduler is None:
+        fork_server.start()  # it imports TensorFlow while the question is looked at here
     trace = as_trace(model).with_graphs(Graphs())
     with locked(path):
         remove_leftovers(path)

@@ -12,8 +12,12 @@ import numpy as np
 from gradtap import errors
 from gradtap.dataset.names import address_of
 from gradtap.dataset.store import Store
+from gradtap.html_table import html_table
 
 Array = np.ndarray[Any, Any]
+
+#: So many failures a notebook shows.
+_SHOWN = 10
 
 
 class StoredArray:
@@ -174,6 +178,20 @@ class Stored(Mapping[str, StoredArray]):
                 for address, name in self._names.items()]  # fmt: skip
         done = f"{int(self._store.done.sum())} of {len(self._store.done)} blocks done"
         return "\n".join([f"Stored({self.path}, {done}, {len(self.failures)} failures", *rows]) + ")"
+
+    def _repr_html_(self) -> str:
+        there = {address: self[address] for address, name in self._names.items() if name in self._group}
+        rows = [
+            [address, str(there[address].shape), np.dtype(there[address].dtype).name]
+            if address in there
+            else [address, "not finished", ""]
+            for address in self
+        ]
+        failed = list(self.failures.items())
+        below = [f"example {i} failed: {why}" for i, why in failed[:_SHOWN]]
+        below += [f"and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else []
+        caption = f"{self.path}, {int(self.done.sum())} of {len(self.done)} blocks done"
+        return html_table(["tap", "shape", "dtype"], rows, caption=caption, below=below)
 
 
 def open(store: str | os.PathLike[str]) -> Stored:

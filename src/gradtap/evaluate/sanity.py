@@ -21,6 +21,7 @@ from gradtap.graph.other_weights import OtherWeights
 from gradtap.graph.resolve import resolve
 from gradtap.graph.scores import widen
 from gradtap.graph.tracing import ForwardGraph
+from gradtap.html_table import html_table
 from gradtap.predictions import held_target
 from gradtap.results import TapValues
 from gradtap.staged.noise import generator
@@ -59,17 +60,28 @@ class Randomization:
 
     def table(self) -> str:
         """The mean similarity of the examples, layer by layer, as text."""
-        names = list(self.original)
-        width = max(len("randomized"), *(len(row.layer) + 2 * (self.mode == "cascading") for row in self.rows))
-        lines = [f"{'randomized':<{width}}  " + "  ".join(names)]
-        for i, row in enumerate(self.rows):
-            label = f"+ {row.layer}" if self.mode == "cascading" and i else row.layer
-            cells = (f"{np.nanmean(row.similarity[name]):>{len(name)}.2f}" for name in names)
-            lines.append(f"{label:<{width}}  " + "  ".join(cells))
+        head = ["randomized", *self.original]
+        rows = self._cells()
+        widths = [max(len(head[0]), *(len(row[0]) for row in rows)), *map(len, self.original)]
+        lines = []
+        for first, *others in [head, *rows]:
+            numbers = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+            lines.append("  ".join([first.ljust(widths[0]), *numbers]))
         return "\n".join(lines)
+
+    def _cells(self) -> list[list[str]]:
+        adds = "+ " if self.mode == "cascading" else ""
+        return [
+            [(adds if i else "") + row.layer, *(f"{np.nanmean(row.similarity[name]):.2f}" for name in self.original)]
+            for i, row in enumerate(self.rows)
+        ]
 
     def __str__(self) -> str:
         return self.table()
+
+    def _repr_html_(self) -> str:
+        caption = f"similarity to the explanation of the trained model, {self.mode}"
+        return html_table(["randomized", *self.original], self._cells(), caption=caption)
 
 
 @surgery.unconverted

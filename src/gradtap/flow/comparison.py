@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from gradtap.flow.intervals import Interval
+from gradtap.html_table import html_table
 from gradtap.showing import face
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_HEAD = ("model", "stage", "depth", "first", "last", "per layer", "dead", "curvature", "loss", "ms", "findings")
 Stage = Literal["initial", "trained"]
 
 
@@ -97,9 +99,8 @@ class Comparison:
 
     def table(self) -> str:
         """One line for each model and stage, as text."""
-        heads = ("model", "stage", "depth", "first", "last", "per layer", "dead", "curvature", "loss", "ms", "findings")
-        lines = [heads, *(_cells(model) for model in self.models)]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+        lines = [_HEAD, *(_cells(model) for model in self.models)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
         )
@@ -118,6 +119,9 @@ class Comparison:
 
     def __str__(self) -> str:
         return self.table()
+
+    def _repr_html_(self) -> str:
+        return html_table(_HEAD, [_cells(model) for model in self.models], caption="the flow of models, side by side")
 
 
 def _cells(model: ComparedModel) -> tuple[str, ...]:

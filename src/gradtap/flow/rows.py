@@ -8,8 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gradtap.html_table import html_table
+
 Array = np.ndarray[Any, Any]
 Kind = Literal["vanishing", "exploding", "dead", "saturated", "blocked", "underflow"]
+
+
+#: The columns of a table of taps, and the widths of all but the first.
+_HEAD = ("tap", "|activation|", "|gradient|", "ratio", "zeros", "dead", "cosine")
+_WIDTHS = (12, 10, 8, 5, 5, 6)
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,11 @@ class FlowRow:
     def numbers(self) -> dict[str, Any]:
         """All that is one number or one word, by name: a line of a table."""
         return {name: value for name, value in vars(self).items() if isinstance(value, (str, bool, int, float))}
+
+    def cells(self) -> tuple[str, ...]:
+        """The address and the numbers that a table shows."""
+        norms = (f"{self.activation_norm:.3g}", f"{self.gradient_norm:.3g}", f"{self.ratio:.3g}")
+        return self.address, *norms, f"{self.zeros:.0%}", f"{self.dead:.0%}", f"{self.cosine:.2f}"
 
 
 @dataclass(frozen=True)
@@ -176,15 +188,20 @@ class FlowMeasurement:
 
     def table(self) -> str:
         """The taps and the findings as text."""
-        width = max([len("tap"), *(len(row.address) for row in self.rows)])
-        head = f"{'tap':<{width}}  {'|activation|':>12}  {'|gradient|':>10}  {'ratio':>8}  zeros   dead  cosine"
-        lines = [head]
-        for row in self.rows:
-            norms = f"{row.activation_norm:>12.3g}  {row.gradient_norm:>10.3g}  {row.ratio:>8.3g}"
-            shares = f"{row.zeros:>5.0%}  {row.dead:>5.0%}  {row.cosine:>6.2f}"
-            lines.append(f"{row.address:<{width}}  {norms}  {shares}")
-        lines += [str(finding) for finding in self.findings] or ["nothing is wrong with the flow"]
-        return "\n".join(lines)
+        lines = [_HEAD, *(row.cells() for row in self.rows)]
+        first = max(len(line[0]) for line in lines)
+        texts = [
+            "  ".join([line[0].ljust(first), *(cell.rjust(w) for cell, w in zip(line[1:], _WIDTHS, strict=True))])
+            for line in lines
+        ]
+        return "\n".join([*texts, *self._said()])
+
+    def _said(self) -> list[str]:
+        return [str(finding) for finding in self.findings] or ["nothing is wrong with the flow"]
+
+    def _repr_html_(self) -> str:
+        rows = [row.cells() for row in self.rows]
+        return html_table(_HEAD, rows, caption=f"the flow of {self.examples} examples", below=self._said())
 
     def as_json(self) -> dict[str, Any]:
         """All numbers and findings, in what JSON can hold; NaN and infinity become None."""

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from gradtap.graph.resolve import Place
+from gradtap.html_table import Cell, Picture, html_table
 from gradtap.receptive.fields import Field
 from gradtap.receptive.spread import Spread
 from gradtap.results import TapValues
+from gradtap.showing import face
 
 _Array = np.ndarray[Any, Any]
 
@@ -254,5 +256,17 @@ class StrongestPatches(Sequence[Patch]):
 
     def __repr__(self) -> str:
         rows = [f"  {p.activation:.4g} at {p.unit} of example {p.example}" for p in self._found]
-        head = f"channel {self.channel} of `{self.at}`, the strongest of {self.searched} examples:"
-        return "\n".join([head, *rows])
+        return "\n".join([f"{self._caption()}:", *rows])
+
+    def _caption(self) -> str:
+        return f"channel {self.channel} of `{self.at}`, the strongest of {self.searched} examples"
+
+    def _repr_html_(self) -> str:
+        draw = face("gradtap.report.pictures", "of_image")
+        rows: list[list[Cell]] = []
+        for number, patch in enumerate(self._found, start=1):
+            row: list[Cell] = [str(number), f"{patch.activation:.4g}", str(patch.example), str(patch.unit)]
+            source = draw(patch.crop)
+            rows.append(row + ([Picture(source, f"region of example {patch.example}")] if source else []))
+        head = ["", "activation", "example", "unit", *(["region"] if any(len(row) > 4 for row in rows) else [])]
+        return html_table(head, rows, caption=self._caption())

@@ -56,3 +56,36 @@ def as_source(picture: Array) -> str:
         image.save(file, "JPEG", quality=85)
         kind = "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def of_map(values: Array) -> str:
+    """A map in its own colours as the source of an ``img``.
+
+    Args:
+      values: Of one example, ``(rows, columns)``, or ``(rows, columns, channels)``, which are summed.
+
+    Returns:
+      The source; empty where Pillow is not installed or the map has no positions.
+    """
+    from gradtap.plot.maps import colours, robust_scale
+
+    plain = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    summed = plain.sum(-1) if plain.ndim == 3 else plain
+    return _or_nothing(colours(summed, robust_scale(summed))) if summed.size else ""
+
+
+def of_image(image: Array) -> str:
+    """An image as the source of an ``img``; empty where Pillow is not installed or it is no image."""
+    from gradtap.plot.maps import PictureError, as_picture
+
+    try:
+        return _or_nothing(as_picture(image))
+    except PictureError:
+        return ""
+
+
+def _or_nothing(picture: Array) -> str:
+    try:
+        return as_source(np.round(picture * 255).astype(np.uint8))
+    except MissingExtraError:
+        return ""

@@ -1,0 +1,1 @@
+"""What Sphinx needs beside the pages themselves to build the site."""
