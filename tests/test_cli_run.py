@@ -55,7 +55,9 @@ def test_a_folder_of_images_and_the_predicted_class(models, tmp_path):
     assert dataset.open(out).made_of["arguments"]["target"] == "predicted"
     (images / "c.png").write_bytes((images / "b.png").read_bytes())
     again = run("run", models["colour"], images, "--at", "conv1", "--store", out, code=1)
-    assert "data.content" in again.stderr and "--retry where bad examples were repaired" in again.stderr
+    assert (
+        "data.content" in again.stderr and "--retry: what failed is computed anew, and what has changed" in again.stderr
+    )
     run("run", models["colour"], images, "--at", "conv1", "--store", out, "--retry")
     found = dataset.open(out)
     np.testing.assert_array_equal(found["conv1"][2], found["conv1"][1])

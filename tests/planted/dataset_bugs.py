@@ -38,7 +38,7 @@ BUGS = [
     Bug(
         "dataset: NaN in the input is not looked for",
         "dataset/working.py",
-        "return without_bad_numbers(self.source.read(rows.start, rows.stop))",
+        "return usable(self.source.read(rows.start, rows.stop))",
         "return self.source.read(rows.start, rows.stop)",
         (RUNS, "-k", "recorded_and_retried"),
     ),

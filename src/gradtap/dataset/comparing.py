@@ -40,7 +40,7 @@ def check_same(path: Path, there: Mapping[str, Any], asked: Mapping[str, Any], *
         facts.append(("and", f"{len(found) - _MOST} more"))
     do = ["give another store", "ask with what the store was made with"]
     if all(label == "data.content" for label, _, _ in found):
-        do.append("retry=True where bad examples were repaired: what failed is computed anew")
+        do.append("retry=True: what failed is computed anew, and what has changed since")
     raise errors.StoreMismatchError(f"`{path}` holds another run.", facts, do)
 
 

@@ -11,7 +11,7 @@ import pickle
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,10 +53,11 @@ def perform(file: str, task: Task, reads: list[Read] | None) -> Outcome:
     return _loaded(file).perform(task, reads)
 
 
-def states_of(file: str, block: int, read: Read | None) -> tuple[Any, dict[int, str]]:
+def states_of(file: str, block: int, read: Read | None) -> tuple[Any, dict[int, str], Mapping[int, int]]:
     """The states of one block of a statistic, for whoever puts a task together from its blocks."""
     job = _loaded(file)
-    return job.add(None, job.read(block) if read is None else read)
+    read = job.read(block) if read is None else read
+    return *job.add(None, read), read.digests
 
 
 def _loaded(file: str) -> Job:
@@ -162,22 +163,26 @@ class DaskEngine:
         killed = _distributed().KilledWorker
         kept: Any = None
         reasons: dict[int, str] = {}
+        digests: dict[int, int] = {}
         for block in task.blocks:
             read = None if job.worker.source.portable else job.read(block)
             single = Task(task.number, range(block, block + 1))
             try:
                 if isinstance(job.kept, StatisticKept):
-                    states, failed = client.submit(states_of, file, block, read, pure=False, retries=_RETRIES).result()
+                    future = client.submit(states_of, file, block, read, pure=False, retries=_RETRIES)
+                    states, failed, found = future.result()
                     kept = job.kept.merged(kept, states)
                 else:
                     reads = None if read is None else [read]
-                    failed = client.submit(perform, file, single, reads, pure=False, retries=_RETRIES).result().reasons
+                    future = client.submit(perform, file, single, reads, pure=False, retries=_RETRIES)
+                    _, failed, found = future.result()
             except killed:
-                failed = dict.fromkeys(job.plan.rows(block), "every worker that computed its block died")
+                failed, found = dict.fromkeys(job.plan.rows(block), "every worker that computed its block died"), {}
             reasons |= failed
+            digests |= found
         if isinstance(job.kept, StatisticKept):
             job.kept.write(task, job.kept.empty() if kept is None else kept)
-        commit(Outcome(task, reasons))
+        commit(Outcome(task, reasons, digests))
 
     @contextmanager
     def _client(self) -> Iterator[Any]:

@@ -8,7 +8,7 @@ import inspect
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -122,6 +122,7 @@ def _of_object(value: Any, depth: int) -> Any:
         bound = getattr(function, "__self__", None)
         parts = [_code_digest(code), *(str(described(held, depth - 1)) for held in [*cells, function.__defaults__])]
         parts += [str(described(bound, depth - 1))] if bound is not None else []
+        parts += [f"{name}={described(held, depth - 1)}" for name, held in _globals_of(function, code).items()]
         digest = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
         return f"{function.__module__}.{function.__qualname__} {digest}"
     if dataclasses.is_dataclass(value):
@@ -130,6 +131,24 @@ def _of_object(value: Any, depth: int) -> Any:
         slots = {name: getattr(value, name, None) for name in getattr(type(value), "__slots__", ())}
         held = {key: item for key, item in (slots | getattr(value, "__dict__", {})).items() if key != "__weakref__"}
     return {"object": name} | {key: described(item, depth - 1) for key, item in held.items()}
+
+
+def _globals_of(function: Any, code: CodeType) -> dict[str, Any]:
+    """What a function finds by name beside it: plain values, arrays, and functions of the same module."""
+    there = getattr(function, "__globals__", {})
+    found = {name: there[name] for name in sorted(_names_in(code)) if name in there}
+    plain = (bool, int, float, str, bytes, type(None), tuple, np.ndarray, np.generic, tf.Tensor)
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, plain)
+        or (isinstance(value, FunctionType) and value.__module__ == function.__module__ and value is not function)
+    }
+
+
+def _names_in(code: CodeType) -> set[str]:
+    inner = (_names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*inner)
 
 
 def _is_filled(cell: Any) -> bool:

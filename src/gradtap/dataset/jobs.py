@@ -45,11 +45,14 @@ class Job:
         """
         kept: Any = None
         reasons: dict[int, str] = {}
+        digests: dict[int, int] = {}
         for position, block in enumerate(task.blocks):
-            kept, failed = self.add(kept, self.read(block) if reads is None else reads[position])
+            read = self.read(block) if reads is None else reads[position]
+            kept, failed = self.add(kept, read)
             reasons |= failed
+            digests |= read.digests
         self.kept.write(task, kept)
-        return Outcome(task, reasons)
+        return Outcome(task, reasons, digests)
 
 
 class Engine(Protocol):

@@ -88,26 +88,30 @@ def facts_of(source: Source) -> dict[str, Any]:
 
 
 def _digest(source: Source) -> str:
-    """A digest of all examples, or of some of them that are spread over the data."""
-    found = hashlib.sha256()
-    one = 0
+    """A digest of all examples, or of some: spread over the data, or the first ones where it can only be read on."""
+    found, size = hashlib.sha256(), 0
     step = max(1, source.count // _SAMPLED)
-    for i in [0] if isinstance(source, sequences.Stream) else range(0, source.count, step):
-        read = source.read(i, min(i + 1, source.count))
-        one = max([one, *(leaf.nbytes for group in read.groups for leaf in tf.nest.flatten(group.inputs))])
-        _add(found, read)
-    if isinstance(source, Arrays) and one * source.count <= _HASHED_WHOLE:
-        found = hashlib.sha256()
-        _add(found, source.read(0, source.count))
+    for i in [] if isinstance(source, sequences.Stream) else range(0, source.count, step):
+        size = max(size, _add(found, source.read(i, min(i + 1, source.count))))
+    if size * source.count <= _HASHED_WHOLE:
+        found, size = hashlib.sha256(), 0
+        for i in range(0, source.count, _SAMPLED):
+            size += _add(found, source.read(i, min(i + _SAMPLED, source.count)))
+            if size > _HASHED_WHOLE:
+                break
     return found.hexdigest()[:32]
 
 
-def _add(found: Any, read: Any) -> None:
+def _add(found: Any, read: Any) -> int:
+    """Take in what was read; returns its size in bytes."""
+    size = 0
     for group in read.groups:
         for leaf in tf.nest.flatten(group.inputs):
             found.update(f"{leaf.shape} {leaf.dtype.str}".encode())
             found.update(np.ascontiguousarray(leaf).data if leaf.dtype.kind in "biufc" else repr(leaf).encode())
+            size += leaf.nbytes
     found.update(repr(sorted(read.reasons)).encode())
+    return size
 
 
 def _array(data: Any) -> Any:

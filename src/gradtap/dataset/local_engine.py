@@ -28,12 +28,15 @@ def run_locally(job: Job, tasks: Iterable[Task], commit: Commit) -> None:
         for task in tasks:
             kept: Any = None
             reasons: dict[int, str] = {}
+            digests: dict[int, int] = {}
             for _ in task.blocks:
-                kept, failed = job.add(kept, next(reads))
+                read = next(reads)
+                kept, failed = job.add(kept, read)
                 reasons |= failed
+                digests |= read.digests
             while len(written) >= _AHEAD:
                 written.popleft().result()
-            written.append(writer.submit(_write, job, kept, Outcome(task, reasons), commit))
+            written.append(writer.submit(_write, job, kept, Outcome(task, reasons, digests), commit))
         while written:
             written.popleft().result()
     finally:

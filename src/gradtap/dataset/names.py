@@ -7,7 +7,7 @@ would have to be an array and a group at once, so its array stands in the group,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from urllib.parse import quote, unquote
 
 from gradtap.errors import AddressSyntaxError
@@ -64,23 +64,3 @@ def is_weight(key: str) -> bool:
         return Tap.parse(key).is_weight
     except AddressSyntaxError:  # the name of an op, or of what comes beside the results
         return False
-
-
-def dimension_names(address: str, rank: int) -> list[str]:
-    """The names of an array's axes: the examples' is shared by all, the others are the array's own.
-
-    Args:
-      address: Of the array.
-      rank: How many axes it has.
-
-    Example:
-      >>> dimension_names("block/conv1", 4)
-      ['example', 'block.conv1.height', 'block.conv1.width', 'block.conv1.channel']
-    """
-    axes: dict[int, list[str]] = {0: [], 1: ["channel"], 2: ["time", "channel"], 3: ["height", "width", "channel"]}
-    return ["example", *axis_names(address, axes.get(rank - 1, [f"axis{i}" for i in range(1, rank)]))]
-
-
-def axis_names(address: str, axes: Sequence[str]) -> list[str]:
-    """The names of axes that belong to one array alone."""
-    return [f"{address.replace('/', '.')}.{axis}" for axis in axes]

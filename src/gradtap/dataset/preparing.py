@@ -24,6 +24,7 @@ from gradtap.dataset.store import LAYOUT
 from gradtap.dataset.working import StatisticKept, Worker
 from gradtap.graph.inputs import read_inputs
 from gradtap.graph.keeping import Trace
+from gradtap.graph.tracing import ForwardGraph
 from gradtap.tap import Tap
 
 Array = np.ndarray[Any, Any]
@@ -150,17 +151,27 @@ def plan_for(question: Question, examples: int, block: int) -> Plan:
     return Plan(examples, block) if question.statistic is None else Plan.for_statistic(examples, block)
 
 
-def specs_for(question: Question, results: Mapping[str, Array], may_vary: bool) -> list[Spec]:
+def forward_graph(trace: Trace, group: Group, method: Method) -> ForwardGraph:
+    """The model's forward pass for inputs like these."""
+    feeds = read_inputs(group.inputs, trace.source.declared_inputs(), trace.source.float_dtype())
+    return trace.graphs.forward_graph(trace.source, feeds, bool(method.options.get("training", False)))
+
+
+def specs_for(
+    question: Question, results: Mapping[str, Array], axes: Mapping[str, Sequence[str]], may_vary: bool
+) -> list[Spec]:
     """The arrays with a row for each example; a statistic has none."""
-    return [] if question.statistic is not None else specs_of(results, question.dtype, may_vary)
+    return [] if question.statistic is not None else specs_of(results, axes, question.dtype, may_vary)
 
 
-def statistic_of(question: Question, results: Mapping[str, Array]) -> StatisticKept | None:
+def statistic_of(
+    question: Question, results: Mapping[str, Array], axes: Mapping[str, Sequence[str]]
+) -> StatisticKept | None:
     """What keeps a statistic, without a store; None where every example's results are kept."""
     if question.statistic is None:
         return None
     shapes = {key: tuple(value.shape[1:]) for key, value in results.items() if "::" not in key}
-    return StatisticKept(None, question.statistic, shapes, names_of(shapes))
+    return StatisticKept(None, question.statistic, shapes, axes, names_of(shapes))
 
 
 def header_of(
@@ -168,7 +179,7 @@ def header_of(
     source: Source,
     question: Question,
     plan: Plan,
-    group: Group,
+    graph: ForwardGraph,
     specs: Sequence[Spec],
     keys: Sequence[str],
 ) -> dict[str, Any]:
@@ -179,12 +190,10 @@ def header_of(
       source: The data.
       question: What is asked.
       plan: How the run is cut.
-      group: An example that can be computed.
+      graph: Its forward pass.
       specs: The arrays.
       keys: The addresses that were found.
     """
-    feeds = read_inputs(group.inputs, trace.source.declared_inputs(), trace.source.float_dtype())
-    graph = trace.graphs.forward_graph(trace.source, feeds, bool(question.method.options.get("training", False)))
     return {
         "layout": LAYOUT,
         "run": {"examples": plan.examples, "block": plan.block, "blocks_of_task": plan.blocks_of_task},

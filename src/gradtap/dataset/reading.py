@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -35,10 +37,12 @@ class Read(NamedTuple):
     Args:
       groups: Those that can be used, by shape.
       reasons: Why the others cannot, by id.
+      digests: Of each of them that can be used, by id; see `digests_of`.
     """
 
     groups: list[Group]
     reasons: dict[int, str]
+    digests: Mapping[int, int] = MappingProxyType({})
 
 
 class Source(Protocol):
@@ -124,8 +128,8 @@ def _stacked(examples: Sequence[tuple[int, Structure]]) -> Group:
     return Group(ids, tf.nest.map_structure(lambda *leaves: np.stack(leaves), *(example for _, example in examples)))
 
 
-def without_bad_numbers(read: Read) -> Read:
-    """Leave out the examples that hold NaN or infinity, with the reason."""
+def usable(read: Read) -> Read:
+    """Leave out the examples that hold NaN or infinity, with the reason, and take the digests of the others."""
     groups, reasons = [], dict(read.reasons)
     for ids, inputs in read.groups:
         good = np.ones(len(ids), bool)
@@ -137,7 +141,25 @@ def without_bad_numbers(read: Read) -> Read:
         reasons |= dict.fromkeys(ids[~good].tolist(), "the input has NaN or infinity")
         if good.any():
             groups.append(Group(ids[good], tf.nest.map_structure(lambda leaf, kept=good: leaf[kept], inputs)))
-    return Read(groups, reasons)
+    return Read(groups, reasons, digests_of(groups))
+
+
+def digests_of(groups: Sequence[Group]) -> dict[int, int]:
+    """A number for each example that changes where any value of it does: 1 to 2^32 - 1, and 0 stands for none.
+
+    It finds what was changed, and not what somebody hides: it is a checksum.
+    """
+    found: dict[int, int] = {}
+    for ids, inputs in groups:
+        leaves = [np.ascontiguousarray(leaf) for leaf in tf.nest.flatten(inputs)]
+        start = zlib.crc32(" ".join(f"{leaf.shape[1:]} {leaf.dtype.str}" for leaf in leaves).encode())
+        for row, i in enumerate(ids.tolist()):
+            value = start
+            for leaf in leaves:
+                plain = leaf.dtype.kind in "biufc"
+                value = zlib.crc32(leaf[row].tobytes() if plain else repr(leaf[row].tolist()).encode(), value)
+            found[i] = value or 1
+    return found
 
 
 def finite_rows(array: Array) -> Array:

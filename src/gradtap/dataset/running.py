@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,8 @@ import numpy as np
 from gradtap import fork_server
 from gradtap.asking import check_choice
 from gradtap.dataset import preparing
+from gradtap.dataset.axes import axes_of
+from gradtap.dataset.blocks import Task
 from gradtap.dataset.comparing import check_same
 from gradtap.dataset.jobs import Engine, Job
 from gradtap.dataset.kinds_of_data import as_source
@@ -24,6 +26,7 @@ from gradtap.dataset.stored import Stored
 from gradtap.dataset.working import ArraysKept, Outcome, StatisticKept, Worker
 from gradtap.graph.keeping import Graphs, Trace
 from gradtap.graph.model_files import as_trace
+from gradtap.staged.progress import tracked
 from gradtap.types import Address, Model
 
 
@@ -136,10 +139,12 @@ def _prepared(
     group, results = preparing.first_result(worker)
     worker.at = preparing.resolved(worker, question, results)
     plan = preparing.plan_for(question, source.count, block)
-    specs = preparing.specs_for(question, results, preparing.varies(source, trace))
+    graph = preparing.forward_graph(trace, group, method)
+    axes = axes_of(graph, results)
+    specs = preparing.specs_for(question, results, axes, preparing.varies(source, trace))
     keys = [key for key in results if "::" not in key]
-    header = preparing.header_of(trace, source, question, plan, group, specs, keys)
-    statistic = preparing.statistic_of(question, results)
+    header = preparing.header_of(trace, source, question, plan, graph, specs, keys)
+    statistic = preparing.statistic_of(question, results, axes)
     if there is None:
         states = {} if statistic is None else statistic.empty_by_name()
         create(path, header, plan, specs, states, compression, getattr(source, "names", ()))
@@ -147,19 +152,34 @@ def _prepared(
     else:
         check_same(path, there.header, header, repaired=retry)
         if retry:
-            _take_back(there, header)
+            _take_back(there, worker, header)
     kept = ArraysKept(there) if statistic is None else statistic.into(there)
     return Job(worker, kept, there.plan), there
 
 
-def _take_back(store: Store, header: dict[str, Any]) -> None:
-    """Mark the tasks with failed examples as to be done anew; the data may have been repaired."""
-    store.update_header({**store.header, "data": header["data"]})
-    for index in range(store.plan.tasks):
-        task = store.plan.task(index)
-        first, last = store.plan.rows(task.blocks[0]).start, store.plan.rows(task.blocks[-1]).stop
-        if store.codes[first:last].any():
+def _take_back(store: Store, worker: Worker, header: dict[str, Any]) -> None:
+    """Mark the tasks with failed examples as to be done anew, and those with examples that have changed since."""
+    tasks: Iterable[Task] = map(store.plan.task, range(store.plan.tasks))
+    changed = store.header["data"] != header["data"]
+    if changed:
+        tasks = tracked(tasks, store.plan.tasks, "looking for changed examples")
+    for task in tasks:
+        rows = range(store.plan.rows(task.blocks[0]).start, store.plan.rows(task.blocks[-1]).stop)
+        failed = store.codes[rows.start : rows.stop].any()
+        done = store.done[task.blocks.start : task.blocks.stop].all()
+        if failed or (changed and done and not _as_before(store, worker, task)):
             store.mark(task.blocks, done=False)
+    store.update_header({**store.header, "data": header["data"]})
+
+
+def _as_before(store: Store, worker: Worker, task: Task) -> bool:
+    """Whether every example of a task is what it was when the task was computed."""
+    for block in task.blocks:
+        rows = store.plan.rows(block)
+        digests = worker.read(rows).digests
+        if any(digests.get(i) != store.digests[i] for i in rows):
+            return False
+    return True
 
 
 def _compute(job: Job, store: Store, run_tasks: Engine, told: Told | None) -> None:
@@ -172,7 +192,7 @@ def _compute(job: Job, store: Store, run_tasks: Engine, told: Told | None) -> No
         blocks = outcome.task.blocks
         rows = range(plan.rows(blocks[0]).start, plan.rows(blocks[-1]).stop)
         failed = int(np.count_nonzero(store.codes[rows.start : rows.stop]))
-        store.record(rows, outcome.reasons)
+        store.record(rows, outcome.reasons, outcome.digests)
         store.mark(blocks, done=True)
         meter.add(len(rows), len(outcome.reasons) - failed)
 

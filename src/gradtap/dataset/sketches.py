@@ -95,4 +95,5 @@ def quantiles(
         result,
         {"quantiles": ["q"]},
         {"q": wanted.tolist(), "accuracy": accuracy, "smallest": smallest, "largest": largest},
+        by_channel=True,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ class Spec:
       shape: Of one example; where that varies, of the first.
       dtype: What the numbers are stored as.
       varies: Whether examples may differ in shape.
+      axes: The names of one example's axes.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Spec:
     shape: tuple[int, ...]
     dtype: str
     varies: bool
+    axes: tuple[str, ...]
 
     @property
     def chunk(self) -> tuple[int, ...]:
@@ -49,19 +51,22 @@ class Spec:
 
     def as_json(self) -> dict[str, Any]:
         """For the attributes of a store."""
-        return asdict(self) | {"shape": list(self.shape)}
+        return asdict(self) | {"shape": list(self.shape), "axes": list(self.axes)}
 
     @classmethod
     def of_json(cls, facts: Mapping[str, Any]) -> Spec:
         """From the attributes of a store."""
-        return cls(**{**facts, "shape": tuple(facts["shape"])})
+        return cls(**{**facts, "shape": tuple(facts["shape"]), "axes": tuple(facts["axes"])})
 
 
-def specs_of(results: Mapping[str, Array], dtype: str | None, varies: bool) -> list[Spec]:
+def specs_of(
+    results: Mapping[str, Array], axes: Mapping[str, Sequence[str]], dtype: str | None, varies: bool
+) -> list[Spec]:
     """The arrays that results like these need.
 
     Args:
       results: Those of one example or of several.
+      axes: The names of their axes but that of the examples, by key.
       dtype: What floats are stored as; None for what they are.
       varies: Whether examples may differ in shape.
     """
@@ -73,6 +78,7 @@ def specs_of(results: Mapping[str, Array], dtype: str | None, varies: bool) -> l
             tuple(value.shape[1:]),
             dtype if dtype is not None and value.dtype.kind == "f" else value.dtype.name,
             varies and value.ndim > 1,
+            tuple(axes[key]),
         )
         for key, value in results.items()
     ]

@@ -31,6 +31,8 @@ class Statistic:
       result: From a state to arrays by name; the one with the statistic's own name comes under the address itself.
       axes: The names of each result's axes, counted from the last; what is before them are the axes of a unit.
       options: What it was made with, for the record.
+      by_channel: Whether it takes the last axis as that of the channels. A method that gives one map for all of them
+        is then taken as one of a single channel.
 
     Example:
       The largest absolute value of each unit, which gradtap does not have.
@@ -56,6 +58,7 @@ class Statistic:
     result: Callable[[State], State] = field(default=dict)
     axes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    by_channel: bool = False
 
 
 def mean(of: Any = "gradients", *, per: Per = "unit") -> Statistic:
@@ -83,6 +86,7 @@ def mean(of: Any = "gradients", *, per: Per = "unit") -> Statistic:
         lambda state: {"mean": state["mean"], "count": state["count"]},
         {},
         {"per": per},
+        moments.by_channel,
     )
 
 
@@ -135,7 +139,7 @@ def variance(of: Any = "gradients", *, per: Per = "unit") -> Statistic:
         spread = state["squares"] / state["count"] if state["count"] else np.full_like(state["squares"], np.nan)
         return {"variance": spread, "mean": state["mean"], "count": state["count"]}
 
-    return Statistic("variance", of, init, update, merge, result, {}, {"per": per})
+    return Statistic("variance", of, init, update, merge, result, {}, {"per": per}, per == "channel")
 
 
 def histogram(of: Any = "gradients", *, edges: Sequence[float]) -> Statistic:
@@ -183,6 +187,7 @@ def histogram(of: Any = "gradients", *, edges: Sequence[float]) -> Statistic:
         result,
         {"histogram": ["bin"]},
         {"edges": bounds.tolist()},
+        by_channel=True,
     )
 
 
@@ -234,7 +239,7 @@ def top_examples(of: Any = "activations", *, k: int = 9, reduce: Literal["max", 
         }
 
     axes = {"top_examples": ["rank"], "value": ["rank"]}
-    return Statistic("top_examples", of, init, update, merge, dict, axes, {"k": k, "reduce": reduce})
+    return Statistic("top_examples", of, init, update, merge, dict, axes, {"k": k, "reduce": reduce}, True)
 
 
 def counted(places: Array, bins: int) -> Array:

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from gradtap import errors
+from gradtap.dataset.axes import own_names
 from gradtap.dataset.blocks import Plan
-from gradtap.dataset.names import axis_names, dimension_names
 from gradtap.dataset.specs import Spec
 from gradtap.dataset.zarr_calls import zarr
 
@@ -26,12 +26,16 @@ Array = np.ndarray[Any, Any]
 State = dict[str, Array]
 
 #: The layout of stores; another number is another layout.
-LAYOUT = 1
+LAYOUT = 2
+#: Where the digests of what was read are.
+DIGESTS = "also/digest"
 #: Where the names of the examples are.
 NAMES = "also/name"
 _COMPRESSIONS = ("fast", "small", "none")
 #: Records with a number for each block or example are written in pieces of this many.
 _RECORDS = 1 << 16
+#: Digests, which every block has, in smaller ones.
+_DIGESTS_TOGETHER = 1 << 12
 #: Codes are stored in 16 bits; what no code is left for shares the last one.
 _MOST_REASONS = (1 << 16) - 2
 
@@ -96,7 +100,7 @@ def create(
                         chunks=(1, *(max(size, 1) for size in value.shape)),
                         dtype=value.dtype,
                         compressors=codec,
-                        dimension_names=["part", *axis_names(name, [f"{leaf}{i}" for i in range(value.ndim)])],
+                        dimension_names=["part", *own_names(name, [f"{leaf}{i}" for i in range(value.ndim)])],
                     )
             os.rename(temporary, path)
         finally:
@@ -104,15 +108,16 @@ def create(
 
 
 def _records(group: Any, plan: Plan) -> None:
-    """What is done, by block, and what failed, by example."""
-    for name, length, axis, dtype in (
-        ("done", plan.blocks, "block", "bool"),
-        ("failure", plan.examples, "example", "u2"),
+    """What is done, by block; what failed, and digests of what was read, by example."""
+    for name, length, axis, dtype, together in (
+        ("done", plan.blocks, "block", "bool", _RECORDS),
+        ("failure", plan.examples, "example", "u2", _RECORDS),
+        (DIGESTS, plan.examples, "example", "u4", _DIGESTS_TOGETHER),
     ):
         array = group.create_array(
             name,
             shape=(length,),
-            chunks=(max(1, min(length, _RECORDS)),),
+            chunks=(max(1, min(length, together)),),
             dtype=dtype,
             fill_value=0,
             compressors=None,
@@ -145,7 +150,7 @@ def _array(group: Any, spec: Spec, plan: Plan, codec: Any) -> None:
         dtype=spec.dtype,
         fill_value=spec.fill,
         compressors=codec,
-        dimension_names=dimension_names(spec.key, len(spec.shape) + 1),
+        dimension_names=["example", *own_names(spec.key, spec.axes)],
         attributes={"address": spec.key},
     )
     if spec.varies:
@@ -156,7 +161,7 @@ def _array(group: Any, spec: Spec, plan: Plan, codec: Any) -> None:
             dtype="int32",
             fill_value=0,
             compressors=None,
-            dimension_names=["example", *axis_names(spec.key, ["axis"])],
+            dimension_names=["example", *own_names(spec.key, ["axis"])],
         )
 
 
@@ -204,6 +209,7 @@ class Store:
         self._failure = self.group["failure"]
         self.codes: Array = self._failure[:]
         self.reasons: list[str] = list(self._failure.attrs["reasons"])
+        self.digests: Array = self.group[DIGESTS][:]
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
@@ -281,8 +287,13 @@ class Store:
 
     # -- the record, which one process keeps ---------------------------------------------------------------------------
 
-    def record(self, rows: range, reasons: Mapping[int, str]) -> None:
-        """Write down which of some examples failed, and why; the others did not."""
+    def record(self, rows: range, reasons: Mapping[int, str], digests: Mapping[int, int]) -> None:
+        """Write down what was read of some examples, which of them failed, and why; the others did not."""
+        read = np.array([digests.get(i, 0) for i in rows], np.uint32)
+        if not np.array_equal(read, self.digests[rows.start : rows.stop]):
+            with written(self.path):
+                self._named(DIGESTS)[rows.start : rows.stop] = read
+            self.digests[rows.start : rows.stop] = read
         codes = np.zeros(len(rows), np.uint16)
         for i, reason in reasons.items():
             codes[i - rows.start] = self._code(reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from gradtap import errors
+from gradtap.dataset.axes import has_channels, own_names
 from gradtap.dataset.blocks import Task
 from gradtap.dataset.methods import Method
-from gradtap.dataset.names import axis_names, is_weight
-from gradtap.dataset.reading import Elsewhere, Group, Read, Source, finite_rows, reason_of, without_bad_numbers
+from gradtap.dataset.names import is_weight
+from gradtap.dataset.reading import Elsewhere, Group, Read, Source, finite_rows, reason_of, usable
 from gradtap.dataset.specs import Spec
 from gradtap.dataset.statistics import Statistic
 from gradtap.dataset.store import State, Store, padded
@@ -40,10 +41,12 @@ class Outcome(NamedTuple):
     Args:
       task: Which.
       reasons: Why examples failed, by id.
+      digests: What was read of the examples, by id; see `gradtap.dataset.reading.digests_of`.
     """
 
     task: Task
     reasons: dict[int, str]
+    digests: Mapping[int, int]
 
 
 class Worker:
@@ -81,7 +84,7 @@ class Worker:
 
     def read(self, rows: range) -> Read:
         """Read examples, and put aside those that hold no finite numbers."""
-        return without_bad_numbers(self.source.read(rows.start, rows.stop))
+        return usable(self.source.read(rows.start, rows.stop))
 
     def compute(self, read: Read) -> Computed:
         """Compute what was read; one example that fails does not take others along."""
@@ -125,6 +128,10 @@ def _part(group: Group, half: slice) -> Group:
     return Group(group.ids[half], inputs)
 
 
+#: The magnitude of rows without an array of magnitudes.
+_EXTREMES: tuple[Callable[..., Array], ...] = (np.max, lambda rows, axis: -np.min(rows, axis=axis))
+
+
 class ArraysKept:
     """Keeps every example's results.
 
@@ -146,7 +153,7 @@ class ArraysKept:
 
     def add(self, kept: Any, computed: Computed) -> tuple[Any, dict[int, str]]:
         """Take a block in; a task has one."""
-        more = overflows(computed, self.store.specs)
+        more = out_of_range(computed, self.store.specs)
         return computed, computed.reasons | more
 
     def write(self, task: Task, kept: Computed) -> None:
@@ -158,18 +165,23 @@ class ArraysKept:
         self.store.write(task.blocks.start, values, shapes)
 
 
-def overflows(computed: Computed, specs: Sequence[Spec]) -> dict[int, str]:
-    """The examples with a number that is too large for the type it is stored in."""
+def out_of_range(computed: Computed, specs: Sequence[Spec]) -> dict[int, str]:
+    """The examples with a number too large for the type it is stored in, or with all of them too small.
+
+    Next to larger numbers a small one that becomes zero is rounding; where no number of a result reaches the smallest
+    of full precision, the result itself would be gone.
+    """
     found: dict[int, str] = {}
     for ids, results in computed.groups:
         for spec in specs:
             value = results[spec.key]
             if spec.dtype == value.dtype.name or value.dtype.kind != "f" or not value.size:
                 continue
-            largest = np.finfo(spec.dtype).max
-            if value.max() > largest or value.min() < -largest:
-                rows = np.abs(value.reshape(len(value), -1)).max(axis=1) > largest
-                found |= dict.fromkeys(ids[rows].tolist(), f"a result is too large for {spec.dtype}")
+            limits = np.finfo(spec.dtype)
+            sizes = np.maximum(*(extreme(value.reshape(len(value), -1), axis=1) for extreme in _EXTREMES))
+            small, large = (sizes > 0) & (sizes < limits.smallest_normal), sizes > limits.max
+            found |= dict.fromkeys(ids[small].tolist(), f"the result at `{spec.key}` is too small for {spec.dtype}")
+            found |= dict.fromkeys(ids[large].tolist(), f"a result is too large for {spec.dtype}")
     return found
 
 
@@ -202,6 +214,7 @@ class StatisticKept:
       store: Where; None before it is made, and on the way to another process.
       statistic: The statistic.
       shapes: The shape of one example's result, by key.
+      axes: The names of its axes, by key.
       names: The array's name, by key.
     """
 
@@ -210,12 +223,16 @@ class StatisticKept:
         store: Store | None,
         statistic: Statistic,
         shapes: Mapping[str, tuple[int, ...]],
+        axes: Mapping[str, Sequence[str]],
         names: Mapping[str, str],
     ) -> None:
         self._store = store
         self._statistic = statistic
         self._shapes = shapes
+        self._axes = axes
         self._names = names
+        # A map for all channels together is that of one channel.
+        self._lacking = {key for key in shapes if statistic.by_channel and not has_channels(axes[key])}
 
     @property
     def store(self) -> Store:
@@ -224,11 +241,12 @@ class StatisticKept:
 
     def into(self, store: Store | None) -> StatisticKept:
         """The same in a store, or without one, for another process."""
-        return StatisticKept(store, self._statistic, self._shapes, self._names)
+        return StatisticKept(store, self._statistic, self._shapes, self._axes, self._names)
 
     def empty(self) -> dict[str, State]:
         """The states of no example, by key."""
-        return {key: self._statistic.init(shape) for key, shape in self._shapes.items()}
+        shapes = {key: (*shape, 1) if key in self._lacking else shape for key, shape in self._shapes.items()}
+        return {key: self._statistic.init(shape) for key, shape in shapes.items()}
 
     def empty_by_name(self) -> dict[str, State]:
         """The states of no example, by the name of the result's array."""
@@ -245,8 +263,20 @@ class StatisticKept:
             good = np.array([int(i) not in computed.reasons for i in ids], bool)
             for key, state in states.items() if good.any() else ():
                 value = results[key] if good.all() else results[key][good]
-                states[key] = self._statistic.update(state, value, ids[good])
+                states[key] = self._updated(key, state, value[..., None] if key in self._lacking else value, ids[good])
         return states
+
+    def _updated(self, key: str, state: State, value: Array, ids: Array) -> State:
+        try:
+            return self._statistic.update(state, value, ids)
+        except ValueError as error:
+            if value.shape[1:] == self._shapes[key]:
+                raise
+            raise errors.ArgumentError(
+                f"`{self._statistic.name}` takes results of one shape, and examples differ in it at `{key}`.",
+                [("shapes", f"{self._shapes[key]}, {value.shape[1:]}"), ("it said", str(error)[:200])],
+                'what counts by channel takes any number of places: per="channel"',
+            ) from error
 
     def merged(self, kept: dict[str, State] | None, states: dict[str, State]) -> dict[str, State]:
         """Two sets of states in one."""
@@ -269,19 +299,22 @@ class StatisticKept:
             for what, value in statistic.result(state).items():
                 at = name if what == statistic.name else f"also/{what}/{name}"
                 beside += [at] if at != name else []
-                store.write_result(at, value, _axes(key, np.ndim(value), statistic.axes.get(what, ())), key)
+                store.write_result(at, value, self._named(key, what, np.ndim(value)), key)
         store.update_header({**store.header, "beside": beside})
+
+    def _named(self, key: str, what: str, rank: int) -> list[str]:
+        """The names of a result's axes: those of the units, or of the channels, and its own."""
+        own = self._statistic.axes.get(what, ())
+        units = ("channel",) if self._statistic.by_channel else tuple(self._axes[key])
+        if len(units) != rank - len(own):
+            units = tuple(f"axis{i}" for i in range(rank - len(own)))
+        return own_names(key, [*units, *own])
 
 
 def _there(store: Store | None) -> Store:
     if store is None:
         raise RuntimeError("what is kept has no store yet")
     return store
-
-
-def _axes(address: str, rank: int, own: Sequence[str]) -> list[str]:
-    """The names of a result's axes."""
-    return axis_names(address, [*(f"axis{i}" for i in range(rank - len(own))), *own])
 
 
 Kept = ArraysKept | StatisticKept

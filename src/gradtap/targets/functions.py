@@ -149,6 +149,10 @@ class Loss:
             )
         return [self.labels]
 
+    def of_rows(self, rows: Sequence[int]) -> Loss:
+        """The same loss for some of the examples."""
+        return Loss(self.fn, tf.gather(self.labels, rows), self.output)
+
     def __repr__(self) -> str:
         return f"loss({self.name})"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -151,6 +151,12 @@ class ClassScore(_OfOutput):
     def values(self, graph: ForwardGraph, batch: int | None) -> list[TensorLike]:
         rows = self.index.fed_rows(batch)
         return [_one_class(int(rows[0, 0])) if rows.shape == (1, 1) else rows]
+
+    def of_rows(self, rows: Sequence[int]) -> ClassScore:
+        """The same target for some of the examples; the classes are a list or an array."""
+        asked = self.index.asked
+        some = asked[np.asarray(rows)] if isinstance(asked, np.ndarray) else [asked[i] for i in rows]
+        return ClassScore(ClassIndex(some), self.output, self.logits)
 
     def __repr__(self) -> str:
         return f"class_score({errors.received(self.index.asked)}{self._options()})"
