@@ -280,3 +280,90 @@ def test_batches_that_break_are_recorded(model, tmp_path):
     np.testing.assert_allclose(
         found["conv1"][:][keep], gt.gradients(model, X[keep], target=1, at="conv1").only, atol=1e-7
     )
+
+
+# -- labels, several inputs, columns -----------------------------------------------------------------------------------
+
+
+def two_inputs():
+    keras.utils.set_random_seed(6)
+    a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b")
+    x = layers.Concatenate(name="both")([layers.Dense(2)(a), layers.Dense(2)(b)])
+    return keras.Model([a, b], layers.Dense(2, name="scores")(x))
+
+
+A, B = np.random.default_rng(1).normal(size=(11, 4)), np.random.default_rng(2).normal(size=(11, 3))
+LABELS = np.arange(11) % 2
+
+
+class Pairs(keras.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, i):
+        return A[6 * i : 6 * i + 6], B[6 * i : 6 * i + 6]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [A, B],
+        (A, B),
+        ([A, B], LABELS),
+        ({"a": A, "b": B}, LABELS),
+        {"label": LABELS, "b": B, "a": A},
+        list(zip(A, B, strict=True)),
+        Pairs(),
+    ],
+    ids=["list", "tuple", "with labels", "dict with labels", "dict with a label", "examples", "PyDataset"],
+)
+def test_two_inputs_in_every_form(data, tmp_path):
+    found = dataset.run(two_inputs(), data, "gradients", tmp_path / "a.zarr", at="both", target=1, block=4)
+    expected = gt.gradients(two_inputs(), [A, B], at="both", target=1).only
+    np.testing.assert_allclose(found["both"][:], expected, atol=1e-6)
+    assert found.failures == {}
+
+
+def test_inputs_and_labels_as_keras_fits_with_them(model, tmp_path):
+    found = run(model, (X, np.arange(len(X))), tmp_path)
+    np.testing.assert_allclose(found["conv1"][:], gt.gradients(model, X, at="conv1", target=1).only, atol=1e-6)
+
+
+def test_columns_that_are_no_inputs_are_left_out_or_asked_about(model, tmp_path):
+    np.savez(tmp_path / "named.npz", image=X, label=np.arange(len(X)))
+    found = run(model, tmp_path / "named.npz", tmp_path)  # the model's input is called image
+    np.testing.assert_allclose(found["conv1"][:], gt.gradients(model, X, at="conv1", target=1).only, atol=1e-6)
+    np.savez(tmp_path / "other.npz", pixels=X, label=np.arange(len(X)))
+    (tmp_path / "b").mkdir()
+    with pytest.raises(gt.errors.InputStructureError, match="2 arrays") as caught:
+        run(model, tmp_path / "other.npz", tmp_path / "b")
+    assert "columns=['label']" in str(caught.value) or "columns=['pixels']" in str(caught.value)
+    run(model, tmp_path / "other.npz", tmp_path / "b", columns=["pixels"])
+
+
+def test_elements_that_are_no_batches_are_told(model, tmp_path):
+    with pytest.raises(gt.errors.InputStructureError, match=r"\.batch\(64\)"):
+        run(model, tf.data.Dataset.from_tensor_slices(X), tmp_path)
+    ragged = tf.data.Dataset.from_tensor_slices(tf.ragged.constant([[1.0, 2.0], [1.0], [3.0]])).ragged_batch(2)
+    with pytest.raises(gt.errors.InputStructureError, match="ragged"):
+        run(model, ragged, tmp_path)
+
+
+def test_a_folder_with_links_and_kinds_of_files(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    model = keras.Sequential([keras.Input((6, 6, 3)), layers.Conv2D(2, 3, name="conv1"), layers.Flatten()])
+    folder, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    for place in (folder / "sub.png", elsewhere):
+        place.mkdir(parents=True)
+    for path in (folder / "a.tiff", folder / "sub.png" / "b.jpg", elsewhere / "c.PNG", folder / ".hidden.png"):
+        image.fromarray(np.full((8, 8, 3), 40, np.uint8)).save(path)
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "round").symlink_to(folder)
+    found = run(model, folder, tmp_path)
+    assert [found.name(i) for i in range(found.examples)] == ["a.tiff", "linked/c.PNG", "sub.png/b.jpg"]
+    assert found.failures == {}
+    labelled = found.to_xarray()
+    np.testing.assert_array_equal(labelled["conv1"].sel(example="linked/c.PNG"), found["conv1"][1])
+    assert labelled["done"].values.tolist() == [True] * 3
+    with pytest.raises(gt.errors.InputFileError, match="the folder"):
+        run(model, folder / "a.tiff", tmp_path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import dis
+import functools
 import hashlib
 import inspect
 import platform
@@ -115,7 +117,10 @@ def _of_object(value: Any, depth: int) -> Any:
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     if depth == 0:
         return name
-    function = inspect.unwrap(value) if callable(value) else value
+    if isinstance(value, functools.partial):
+        asked = {"of": value.func, "given": value.args, "named": value.keywords}
+        return {"object": name} | {key: described(held, depth - 1) for key, held in asked.items()}
+    function: Any = inspect.unwrap(value) if callable(value) else value
     code = getattr(function, "__code__", None)
     if isinstance(code, CodeType):
         cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
@@ -130,7 +135,9 @@ def _of_object(value: Any, depth: int) -> Any:
     else:
         slots = {name: getattr(value, name, None) for name in getattr(type(value), "__slots__", ())}
         held = {key: item for key, item in (slots | getattr(value, "__dict__", {})).items() if key != "__weakref__"}
-    return {"object": name} | {key: described(item, depth - 1) for key, item in held.items()}
+    found = {"object": name} | {key: described(item, depth - 1) for key, item in held.items()}
+    call = inspect.getattr_static(type(value), "__call__", None)
+    return found | {"call": described(call, depth - 1)} if isinstance(call, FunctionType) else found
 
 
 def _globals_of(function: Any, code: CodeType) -> dict[str, Any]:
@@ -148,7 +155,8 @@ def _globals_of(function: Any, code: CodeType) -> dict[str, Any]:
 
 def _names_in(code: CodeType) -> set[str]:
     inner = (_names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType))
-    return set(code.co_names).union(*inner)
+    read = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return read.union(*inner)
 
 
 def _is_filled(cell: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,7 @@ class ImageFolder:
     @cached_property
     def names(self) -> Sequence[str]:
         """The files, relative to the folder."""
-        found = (path for path in self._folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-        names = (path.relative_to(self._folder).as_posix() for path in found)
-        return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
+        return sorted(path.relative_to(self._folder).as_posix() for path in _images_in(self._folder, set()))
 
     def facts(self) -> dict[str, Any]:
         """The names of the files and how they are read."""
@@ -75,6 +73,19 @@ class ImageFolder:
     def _one(self, i: int) -> Array:
         pixels, _ = pixels_for(open_image(self._folder / self.names[i]), self._layout)
         return preprocess(pixels, self._preprocessing)
+
+
+def _images_in(folder: Path, above: set[Path]) -> Iterator[Path]:
+    """Images in and below a folder, through links as well, but not in circles; hidden ones are left out."""
+    here = above | {folder.resolve()}
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if path.resolve() not in here:
+                yield from _images_in(path, here)
+        elif path.suffix.lower() in SUFFIXES:
+            yield path
 
 
 def _size(path: Path) -> int:

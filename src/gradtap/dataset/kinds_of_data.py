@@ -16,13 +16,20 @@ from gradtap.batching import is_dataset
 from gradtap.dataset import sequences
 from gradtap.dataset.arrays import Arrays
 from gradtap.dataset.image_folder import ImageFolder
+from gradtap.dataset.model_inputs import (
+    Columns,
+    check_elements,
+    declared_inputs,
+    in_columns,
+    inputs_among,
+    number_of_inputs,
+)
 from gradtap.dataset.parquet import Table
 from gradtap.dataset.reading import Source, columns_of
 from gradtap.dataset.zarr_calls import zarr
 from gradtap.files.arrays import load_arrays
-from gradtap.files.images import Layout
+from gradtap.files.images import SUFFIXES, Layout
 from gradtap.graph.keeping import Trace
-from gradtap.graph.keras_internals import built_shapes
 from gradtap.types import Structure
 
 #: Data up to this size is hashed whole, larger data by examples that are spread over it.
@@ -64,21 +71,25 @@ def as_source(
     if columns is not None and not isinstance(data, Mapping):
         raise _no_columns(data)
     if is_dataset(data):
+        check_elements(data, trace)
         return sequences.Stream(data, count)
+    data = in_columns(data, trace)
     if isinstance(data, Mapping):
-        chosen = columns_of(dict(data), columns, "the data")
+        chosen = columns_of(dict(data), columns or inputs_among(data, trace), "the data")
         return Arrays(lambda: tf.nest.map_structure(_array, chosen), "arrays", portable=False)
-    if isinstance(data, (np.ndarray, tf.Tensor)) or hasattr(data, "store_path"):  # the last is Zarr's
-        return Arrays(lambda: _array(data), "array", portable=False)
+    if isinstance(data, (np.ndarray, tf.Tensor, Columns)) or hasattr(data, "store_path"):  # the last is Zarr's
+        several = isinstance(data, Columns)
+        load = (lambda: [_array(column) for column in data]) if several else lambda: _array(data)
+        return Arrays(load, "arrays" if several else "array", portable=False)
     if _is_py_dataset(data):
-        return sequences.Batches(data)
+        return sequences.Batches(data, number_of_inputs(trace))
     if isinstance(data, (str, bytes)) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise errors.InputStructureError(
             f"{errors.kind_of(data)} is no data.",
             [("takes", "paths, arrays, a tf.data.Dataset of batches, a PyDataset, a sequence of examples")],
             "give it a length and items: __len__ and __getitem__",
         )
-    return sequences.Sequence(data)
+    return sequences.Sequence(data, number_of_inputs(trace))
 
 
 def facts_of(source: Source) -> dict[str, Any]:
@@ -154,19 +165,26 @@ def _of_path(
     if columns is not None and (is_images or path.suffix == ".npy"):
         raise _no_columns(path)
     if is_images:
-        whole = any("int" in dtype for dtype in _declared(trace)[1])
+        whole = any("int" in dtype for dtype in declared_inputs(trace)[1])
         return ImageFolder(path, _layout(trace, size), preprocess or ("none" if whole else "unit"))
     if is_table:
-        return Table(path, columns)
+        return Table(path, columns or inputs_among(dict.fromkeys(Table(path, None).names), trace))
     if path.is_dir():
+        columns = columns or inputs_among(dict.fromkeys(_names_in_zarr(path)), trace)
         return Arrays(_ZarrArrays(path, columns), "Zarr", portable=True)
+    if path.suffix == ".npz":
+        columns = columns or inputs_among(dict.fromkeys(load_arrays(path)), trace)
     if path.suffix in (".npy", ".npz"):
         return Arrays(_ArrayFile(path, columns), path.suffix, portable=True)
+    do = "give the folder that it is in" if path.suffix.lower() in SUFFIXES else "load it, and pass the arrays"
     raise errors.InputFileError(
-        f"`{path}` is data of no known kind.",
-        [("known", "folders of images, .npy, .npz, .parquet, .zarr")],
-        "load it, and pass the arrays",
+        f"`{path}` is data of no known kind.", [("known", "folders of images, .npy, .npz, .parquet, .zarr")], do
     )
+
+
+def _names_in_zarr(path: Path) -> list[str]:
+    node = zarr().open(path, mode="r")
+    return sorted(node.array_keys()) if hasattr(node, "array_keys") else []
 
 
 def _is_old_zarr(path: Path) -> bool:
@@ -225,18 +243,8 @@ class _ZarrArrays:
         return columns_of({name: node[name] for name in sorted(node.array_keys())}, self._columns, f"`{self._path}`")
 
 
-def _declared(trace: Trace) -> tuple[list[tuple[int | None, ...]], list[str]]:
-    declared = trace.source.declared_inputs()
-    if declared is not None:
-        return list(declared.shapes), [str(dtype) for dtype in declared.dtypes]
-    shape = built_shapes(trace.model)  # a subclassed model declares nothing, but knows what it was built with
-    if isinstance(shape, (tuple, list)) and shape and all(size is None or isinstance(size, int) for size in shape):
-        return [(None, *shape[1:])], []
-    return [], []
-
-
 def _layout(trace: Trace, size: Sequence[int] | None) -> Layout:
-    shapes, _ = _declared(trace)
+    shapes, _ = declared_inputs(trace)
     layout = Layout.of(shapes[0] if shapes else None) if len(shapes) < 2 else None
     if layout is None:
         takes = ", ".join(map(str, shapes))

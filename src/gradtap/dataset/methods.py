@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ import tensorflow as tf
 from gradtap import attacks, attribution, errors
 from gradtap.attacks.results import Adversarial
 from gradtap.differentiate import activations, gradients
+from gradtap.targets.functions import Loss
+from gradtap.targets.outputs import ClassScore
 from gradtap.types import Model, Structure
 
 Array = np.ndarray[Any, Any]
@@ -57,7 +60,7 @@ class Method:
                 f"method is {errors.kind_of(method)}.", [], 'give a name such as "gradients", or a function'
             )
         self.function: Callable[..., Any] = known[method] if isinstance(method, str) else method
-        self.name = method if isinstance(method, str) else f"{method.__module__}.{method.__qualname__}"
+        self.name = method if isinstance(method, str) else name_of(method)
         parameters = inspect.signature(self.function).parameters
         open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
         own = [name for name in parameters if name not in ("model", "inputs", "labels", "target", "at")]
@@ -71,10 +74,18 @@ class Method:
         self.takes_target = self.takes_labels or "target" in parameters
         # What is wrong with an example is recorded with it. Draws without a seed would differ from run to run.
         self.options: dict[str, Any] = {"checks": False} if "checks" in parameters else {}
+        self._checked = {"checks": True} if "checks" in parameters and "checks" not in options else {}
         self.options |= {"seed": 0} if "seed" in parameters else {}
         self.options |= dict(options)
+        defaults = {name: parameters[name].default for name in own}
+        #: All keywords, those that were left out as well.
+        self.settings = {k: v for k, v in defaults.items() if v is not inspect.Parameter.empty} | self.options
+        self.is_ours = name_of(self.function).startswith("gradtap.")
+        self.has_name = isinstance(method, str)
 
-    def __call__(self, model: Model, inputs: Structure, target: Any, at: Sequence[str]) -> dict[str, Array]:
+    def __call__(
+        self, model: Model, inputs: Structure, target: Any, at: Sequence[str], *, checked: bool = False
+    ) -> dict[str, Array]:
         """Compute one batch.
 
         Args:
@@ -82,6 +93,7 @@ class Method:
           inputs: The batch.
           target: The target, or the labels of an attack.
           at: Addresses.
+          checked: Let it warn.
 
         Returns:
           An array with the examples along its first axis for each address; an attack has some more.
@@ -89,7 +101,8 @@ class Method:
         where: Any = at[0] if len(at) == 1 else list(at)
         given = (target,) if self.takes_labels else ()
         named = {"target": target} if self.takes_target and not self.takes_labels else {}
-        found = self.function(model, inputs, *given, at=where, **named, **self.options)
+        options = self.options | self._checked if checked else self.options
+        found = self.function(model, inputs, *given, at=where, **named, **options)
         if isinstance(found, Adversarial):
             arrays = {found.tap: found.examples} | {f"{BESIDE}{name}": getattr(found, name) for name in _OF_ATTACKS}
         elif isinstance(found, Mapping):
@@ -97,6 +110,15 @@ class Method:
         else:
             arrays = dict.fromkeys(at[:1], found)
         return {name: numbers(value) for name, value in arrays.items()}
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Where a function comes from; a `functools.partial` is its function, an object its class."""
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    inner = inner if hasattr(inner, "__qualname__") else type(inner)
+    return f"{inner.__module__}.{inner.__qualname__}"
 
 
 def numbers(value: Any) -> Array:
@@ -113,8 +135,22 @@ def numbers(value: Any) -> Array:
     return array
 
 
-def rows_of(target: Any, examples: int) -> Array | None:
-    """A target that has one class for each example of the data, as an array; None for any other.
+class TargetRows:
+    """A target object that has something for each example of the data: labels of a loss, classes.
+
+    Args:
+      target: The target.
+    """
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+
+    def __getitem__(self, rows: Array) -> Any:
+        return self.target.of_rows(rows)
+
+
+def rows_of(target: Any, examples: int) -> Array | TargetRows | None:
+    """A target that has something for each example of the data; None for any other.
 
     Args:
       target: As the user gave it.
@@ -123,13 +159,20 @@ def rows_of(target: Any, examples: int) -> Array | None:
     Raises:
       TargetCountError: It has another length.
     """
-    if not isinstance(target, (list, np.ndarray, tf.Tensor)) or np.ndim(target) == 0:
+    found: Array | TargetRows
+    if isinstance(target, Loss):
+        found, count = TargetRows(target), target.labels.shape[0] if target.labels.shape.rank else 1
+    elif isinstance(target, ClassScore) and target.index.per_example:
+        found, count = TargetRows(target), len(target.index.rows)
+    elif isinstance(target, (list, np.ndarray, tf.Tensor)) and np.ndim(target) > 0:
+        found = np.asarray(target)
+        count = len(found)
+    else:
         return None
-    array = np.asarray(target)
-    if len(array) != examples:
+    if count != examples:
         raise errors.TargetCountError(
-            f"there are {len(array)} targets for {examples} examples.",
+            f"there are {count} targets for {examples} examples.",
             [("received", errors.received(target))],
             ["one for each example of the data", 'one for all: target=3, or target="predicted"'],
         )
-    return array
+    return found

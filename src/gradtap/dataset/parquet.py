@@ -45,7 +45,7 @@ class Table:
         self._starts = np.array(starts)
         self.count = starts[-1]
         columns_of(dict.fromkeys(names), columns, f"`{path}`")
-        self._names = self._columns or names
+        self.names = self._columns or names
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_kept": None}
@@ -65,7 +65,7 @@ class Table:
 
     def facts(self) -> dict[str, Any]:
         """The columns and the number of rows."""
-        return {"kind": "Parquet", "examples": self.count, "columns": list(self._names)}
+        return {"kind": "Parquet", "examples": self.count, "columns": list(self.names)}
 
     def content(self) -> str:
         """A digest of what the files' footers say of every column: sizes, ranges, counts; no row is read."""
@@ -87,9 +87,9 @@ class Table:
         kept = self._kept  # another thread may keep another group meanwhile
         if kept is None or kept[0] != place:
             number, group = self._places[place]
-            kept = self._kept = place, self._open(number).read_row_group(group, columns=list(self._names))
+            kept = self._kept = place, self._open(number).read_row_group(group, columns=list(self.names))
         row, table = i - int(self._starts[place]), kept[1]
-        return columns_of({name: _value(table[name], row) for name in self._names}, None, "the row")
+        return columns_of({name: _value(table[name], row) for name in self.names}, None, "the row")
 
 
 def _value(column: Any, row: int) -> Any:

@@ -16,16 +16,18 @@ from gradtap.asking import addresses
 from gradtap.dataset.blocks import Plan
 from gradtap.dataset.fingerprints import described, model_facts, versions
 from gradtap.dataset.kinds_of_data import facts_of
-from gradtap.dataset.methods import Method, rows_of
+from gradtap.dataset.methods import Method, TargetRows, rows_of
 from gradtap.dataset.reading import Group, Source
 from gradtap.dataset.specs import Spec, names_of, specs_of
 from gradtap.dataset.statistics import Statistic
 from gradtap.dataset.store import LAYOUT
 from gradtap.dataset.working import StatisticKept, Worker
+from gradtap.graph.coupling import couples_examples
 from gradtap.graph.inputs import read_inputs
 from gradtap.graph.keeping import Trace
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.tap import Tap
+from gradtap.targets import as_target
 
 Array = np.ndarray[Any, Any]
 
@@ -50,7 +52,7 @@ class Question:
     method: Method
     statistic: Statistic | None
     target: Any
-    targets: Array | None
+    targets: Array | TargetRows | None
     at: Sequence[Any]
     dtype: str | None
 
@@ -88,12 +90,12 @@ class Question:
         """The arguments as JSON, with the addresses that they came to."""
         found = {
             "method": self.method.name,
-            "options": described(self.method.options),
-            "target": described(self.target if self.targets is None else self.targets),
+            "options": described(self.method.settings),
+            "target": described(self.target if self.targets is None else getattr(self.targets, "target", self.targets)),
             "at": list(keys),
             "dtype": self.dtype,
         }
-        if self.method.name.rpartition(".")[2] == self.method.function.__name__ != self.method.name:
+        if not self.method.has_name:
             found["code"] = described(self.method.function)
         if self.statistic is not None:
             pure = (self.statistic.init, self.statistic.update, self.statistic.merge, self.statistic.result)
@@ -118,7 +120,7 @@ def first_result(worker: Worker) -> tuple[Group, dict[str, Array]]:
         if not read.groups:
             continue
         try:
-            return read.groups[0], worker.of_batch(read.groups[0])
+            return read.groups[0], worker.of_batch(read.groups[0], checked=True)
         except (errors.InputShapeError, errors.InputDtypeError, errors.ModelRunError) as error:
             failed = failed or error
     if failed is not None:
@@ -149,6 +151,27 @@ def varies(source: Source, trace: Trace) -> bool:
 def plan_for(question: Question, examples: int, block: int) -> Plan:
     """How the run is cut."""
     return Plan(examples, block) if question.statistic is None else Plan.for_statistic(examples, block)
+
+
+def check_targets(question: Question, graph: ForwardGraph) -> None:
+    """Look at the targets of all examples at once: a class that does not exist is not found out halfway.
+
+    Raises:
+      GradtapError: One of them is wrong.
+    """
+    if question.targets is not None and question.method.is_ours and not question.method.takes_labels:
+        as_target(getattr(question.targets, "target", question.targets)).key(graph)
+
+
+def warn_of_coupling(question: Question, graph: ForwardGraph, block: int) -> None:
+    """Say so where the results depend on which examples share a block."""
+    if question.method.options.get("training") and (couples_examples(graph) or graph.draws):
+        errors.warn(
+            errors.BatchCouplingWarning(
+                f"with training=True the examples of a block influence each other, or share their random masks: the "
+                f"results are those of batches of {block}, and other ones with another block."
+            )
+        )
 
 
 def forward_graph(trace: Trace, group: Group, method: Method) -> ForwardGraph:

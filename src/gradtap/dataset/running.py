@@ -134,12 +134,14 @@ def _prepared(
 ) -> tuple[Job, Store]:
     """Ask for one example, compare or make the store, and put the job together."""
     method = question.method
-    asked = trace if method.function.__module__.startswith("gradtap.") else trace.model
+    asked = trace if method.is_ours else trace.model
     worker = Worker(asked, source, method, question.target, question.targets, question.at)
     group, results = preparing.first_result(worker)
     worker.at = preparing.resolved(worker, question, results)
     plan = preparing.plan_for(question, source.count, block)
     graph = preparing.forward_graph(trace, group, method)
+    preparing.check_targets(question, graph)
+    preparing.warn_of_coupling(question, graph, block)
     axes = axes_of(graph, results)
     specs = preparing.specs_for(question, results, axes, preparing.varies(source, trace))
     keys = [key for key in results if "::" not in key]

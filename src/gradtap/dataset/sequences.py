@@ -19,13 +19,15 @@ class Sequence:
 
     Args:
       items: The sequence.
+      inputs: How many the model takes: a tuple of as many, if more than one, is an example and no label.
     """
 
     uniform = False
     portable = False
 
-    def __init__(self, items: Any) -> None:
+    def __init__(self, items: Any, inputs: int = 1) -> None:
         self._items = items
+        self._inputs = inputs
         self.count = len(items)
 
     def facts(self) -> dict[str, Any]:
@@ -34,7 +36,7 @@ class Sequence:
 
     def read(self, start: int, stop: int) -> Read:
         """Item by item."""
-        return read_each(range(start, stop), lambda i: inputs_of(self._items[i]))
+        return read_each(range(start, stop), lambda i: _inputs_of(self._items[i], self._inputs))
 
 
 class Batches:
@@ -42,13 +44,15 @@ class Batches:
 
     Args:
       batches: The sequence of batches.
+      inputs: See `Sequence`.
     """
 
     uniform = False
     portable = False
 
-    def __init__(self, batches: Any) -> None:
+    def __init__(self, batches: Any, inputs: int = 1) -> None:
         self._batches = batches
+        self._inputs = inputs
         self._number = len(batches)
         self._kept: tuple[int, Structure] | None = None
         self._size = _rows(self._batch(0)) if self._number else 1
@@ -60,7 +64,7 @@ class Batches:
 
     def _batch(self, number: int) -> Structure:
         if self._kept is None or self._kept[0] != number:
-            self._kept = number, tf.nest.map_structure(np.asarray, inputs_of(self._batches[number]))
+            self._kept = number, tf.nest.map_structure(np.asarray, _inputs_of(self._batches[number], self._inputs))
         return self._kept[1]
 
     def read(self, start: int, stop: int) -> Read:
@@ -138,6 +142,11 @@ class Stream:
             if lowest >= start:
                 read.groups.append(Group(np.arange(lowest, lowest + taken), part))
         return _joined(read)
+
+
+def _inputs_of(element: Structure, inputs: int) -> Structure:
+    whole = isinstance(element, tuple) and len(element) == inputs > 1 and not any(map(tf.nest.is_nested, element))
+    return list(element) if whole else inputs_of(element)
 
 
 def _count(dataset: Any, known: int | None) -> int:

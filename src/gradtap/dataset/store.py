@@ -334,6 +334,12 @@ class Store:
         """What an example is called in the data; empty where it has no name."""
         return bytes(self._named(NAMES)[i]).rstrip(b"\0").decode() if NAMES in self.group else ""
 
+    def names(self) -> list[str] | None:
+        """What the examples are called in the data; None where they have no names."""
+        if NAMES not in self.group:
+            return None
+        return [bytes(row).rstrip(b"\0").decode() for row in self._named(NAMES)[:]]
+
     def clean(self) -> None:
         """Remove what was needed while the store grew."""
         with suppress(OSError):

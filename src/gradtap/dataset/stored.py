@@ -47,6 +47,16 @@ class StoredArray:
         """The names of the axes."""
         return tuple(self._array.metadata.dimension_names)
 
+    @property
+    def ndim(self) -> int:
+        """How many axes there are."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return int(np.prod(self.shape))
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -157,6 +167,9 @@ class Stored(Mapping[str, StoredArray]):
     def to_xarray(self) -> Any:
         """All results as an ``xarray.Dataset``, by address; numbers are read when they are needed.
 
+        Beside the results there are ``failure``, 0 where none, and the coordinates ``done`` and, where the data has
+        names, such as those of image files, ``example``.
+
         Raises:
           MissingExtraError: xarray is not installed.
         """
@@ -169,9 +182,13 @@ class Stored(Mapping[str, StoredArray]):
             group, _, last = name.rpartition("/")
             opened = xarray.open_zarr(self.path, group=group or None, consolidated=False, chunks=None)
             found[address] = opened[last].variable
+        beside: dict[str, Any] = {}
         if any("example" in variable.dims for variable in found.values()):
             found["failure"] = xarray.open_zarr(self.path, consolidated=False, chunks=None)["failure"].variable
-        return xarray.Dataset(found, attrs={"examples": self.examples})
+            beside["done"] = ("example", np.repeat(self.done, self.block)[: self.examples])
+            names = self._store.names()
+            beside |= {"example": names} if names is not None else {}
+        return xarray.Dataset(found, beside, attrs={"examples": self.examples})
 
     def __repr__(self) -> str:
         rows = [f"  {address!r}: {self[address]!r}" if name in self._group else f"  {address!r}: not finished"

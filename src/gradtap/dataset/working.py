@@ -12,7 +12,7 @@ import tensorflow as tf
 from gradtap import errors
 from gradtap.dataset.axes import has_channels, own_names
 from gradtap.dataset.blocks import Task
-from gradtap.dataset.methods import Method
+from gradtap.dataset.methods import Method, TargetRows
 from gradtap.dataset.names import is_weight
 from gradtap.dataset.reading import Elsewhere, Group, Read, Source, finite_rows, reason_of, usable
 from gradtap.dataset.specs import Spec
@@ -62,7 +62,13 @@ class Worker:
     """
 
     def __init__(
-        self, model: Model, source: Source, method: Method, target: Any, targets: Array | None, at: Sequence[str]
+        self,
+        model: Model,
+        source: Source,
+        method: Method,
+        target: Any,
+        targets: Array | TargetRows | None,
+        at: Sequence[str],
     ) -> None:
         self.model = model
         self.source = source
@@ -109,10 +115,15 @@ class Worker:
         halves = (slice(0, middle), slice(middle, None))
         return [one for half in halves for one in self._of_group(_part(group, half), reasons)]
 
-    def of_batch(self, group: Group) -> dict[str, Array]:
-        """Compute examples of one shape."""
+    def of_batch(self, group: Group, *, checked: bool = False) -> dict[str, Array]:
+        """Compute examples of one shape.
+
+        Args:
+          group: The examples.
+          checked: Let the method warn, where it can and was not asked to be quiet.
+        """
         target = self._target if self._targets is None else self._targets[group.ids]
-        results = self._method(self.model, group.inputs, target, self.at)
+        results = self._method(self.model, group.inputs, target, self.at, checked=checked)
         for key, value in results.items():
             if value.ndim == 0 or len(value) != len(group.ids) or is_weight(key):
                 raise errors.ArgumentError(
