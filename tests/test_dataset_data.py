@@ -220,10 +220,11 @@ def test_data_that_is_none(model, tmp_path):
         (gt.errors.InputStructureError, 3),
         (gt.errors.InputStructureError, iter([X])),
         (gt.errors.InputStructureError, tf.data.Dataset.from_tensors(X).repeat()),
-        (gt.errors.InputShapeError, {"image": X, "other": X[:3]}),
     ]:
         with pytest.raises(error):
             run(model, data, tmp_path)
+    with pytest.raises(gt.errors.InputShapeError):
+        run(model, {"image": X, "other": X[:3]}, tmp_path, columns=["image", "other"])
     (tmp_path / "broken.npy").write_bytes(b"no array")
     (tmp_path / "broken.parquet").write_bytes(b"no table")
     (tmp_path / "x.csv").write_text("1,2")

@@ -61,27 +61,29 @@ def run(
       model: See `gradtap.gradients`. With Dask: the path of a model file, a Keras model that can be saved, or what
         cloudpickle takes.
       data: A folder of images, a ``.npy``, ``.npz``, ``.parquet`` or Zarr, by path; arrays ``(examples, ...)``, or a
-        dict of them; a `tf.data.Dataset` of batches; a Keras ``PyDataset``; or a sequence of examples. Labels that come
-        along, as the second of a tuple, are left out.
+        dict or list of them; a `tf.data.Dataset` of batches; a Keras ``PyDataset``; or a sequence of examples. Labels
+        that come along, as the second of a tuple, are left out.
       method: ``"gradients"``, ``"activations"``, the name of an attribution or of an attack, a function like them, or
         a statistic such as `gradtap.dataset.mean`.
       store: Where the results go: a folder that does not exist, or the store of the same run.
       at: See `gradtap.gradients`.
-      target: See `gradtap.gradients`, or an array with one class for each example of the data; for an attack, the
-        labels.
+      target: See `gradtap.gradients`, or something for each example of the data: an array of classes, a loss with its
+        labels; for an attack, the labels.
       engine: ``"local"`` for this process, ``"dask"`` for several, here or on a cluster.
       block: How many examples are computed at a time, and stand in one chunk of the store.
-      dtype: What floats are stored as; None for what they are. An example with a number that is too large for it counts
-        as failed.
+      dtype: What floats are stored as; None for what they are. An example with a number that is too large for it, or
+        with nothing but numbers that are too small, counts as failed.
       compression: ``"fast"`` (LZ4), ``"small"`` (Zstandard) or ``"none"``.
-      retry: Compute the blocks with failed examples anew.
+      retry: Compute the blocks with failed examples anew, and those with examples that have changed.
       workers: With Dask: how many processes on this machine.
       scheduler: With Dask: the address of a scheduler whose workers see the same files; ``workers`` is not used.
       preprocess: For images: what is done to their pixels, as ``gradtap run --help`` lists it; None for ``"unit"``.
       image_size: For images: height and width, where the model takes any; None leaves each image as large as it is.
-      columns: For tables, dicts and files of several arrays: which are the inputs; None for all.
+      columns: For tables, dicts and files of several arrays: which are the inputs; None for all, or for those that
+        are called as the model's inputs are.
       progress: Is told after every task how far the run is.
-      options: Keywords of the method, such as ``steps``. Where it has a seed, the seed is 0 unless given.
+      options: Keywords of the method, such as ``steps``, the same for all examples. Where it has a seed, the seed is 0
+        unless given; where it warns, it does so for the first example alone unless ``checks`` is given.
 
     Returns:
       `Stored`: what `gradtap.dataset.open` gives.
