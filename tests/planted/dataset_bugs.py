@@ -6,7 +6,58 @@ from tests.planted.bugs import Bug
 
 RUNS, STATISTICS, DATA = "test_dataset_runs.py", "test_dataset_statistics.py", "test_dataset_data.py"
 
+CHANGES = "test_dataset_changes.py"
+
 BUGS = [
+    Bug(
+        "dataset: of several inputs the first alone is in the digest",
+        "dataset/reading.py",
+        "for leaf in leaves:\n                plain",
+        "for leaf in leaves[:1]:\n                plain",
+        (CHANGES, "-k", "every_value_apart"),
+    ),
+    Bug(
+        "dataset: a retry looks at what failed alone",
+        "dataset/running.py",
+        "if failed or (changed and done and not _as_before(store, worker, task)):",
+        "if failed:",
+        (CHANGES, "-k", "computes_what_has_changed"),
+    ),
+    Bug(
+        "dataset: a retry computes everything anew",
+        "dataset/running.py",
+        "if failed or (changed and done and not _as_before(store, worker, task)):",
+        "if failed or changed:",
+        (CHANGES, "-k", "nothing_that_is_as_it_was"),
+    ),
+    Bug(
+        "dataset: what is too small for its type becomes zero",
+        "dataset/working.py",
+        "(sizes > 0) & (sizes < limits.smallest_normal)",
+        "sizes < 0",
+        (CHANGES, "-k", "no_zero"),
+    ),
+    Bug(
+        "dataset: the last axis of a map is taken for its channels",
+        "dataset/axes.py",
+        'axes[-1] not in ("time", "width", "height")',
+        "True",
+        (CHANGES, "-k", "places_and_no_channels"),
+    ),
+    Bug(
+        "dataset: what a function finds beside it does not count",
+        "dataset/fingerprints.py",
+        "_globals_of(function, code).items()]",
+        "{}.items()]",
+        (CHANGES, "-k", "finds_beside_it"),
+    ),
+    Bug(
+        "dataset: a tuple of two inputs is an example and its label",
+        "dataset/sequences.py",
+        "len(element) == inputs > 1",
+        "False",
+        (DATA, "-k", "two_inputs"),
+    ),
     Bug(
         "dataset: a block is done before its data are written",
         "dataset/local_engine.py",
