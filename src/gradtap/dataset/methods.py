@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from gradtap import attacks, attribution, errors
+from gradtap import attacks, attribution, errors, targets
 from gradtap.attacks.results import Adversarial
+from gradtap.dataset.sketches import quantiles
+from gradtap.dataset.statistics import Statistic, histogram, mean, top_examples, variance
 from gradtap.differentiate import activations, gradients
+from gradtap.targets.outputs import ClassScore
 from gradtap.types import Model, Structure
 
 Array = np.ndarray[Any, Any]
 
 #: What comes before the name of a result that belongs to no address; no address begins like that.
 BESIDE = "::"
+
+#: What makes a statistic of a method's results, by name.
+STATISTICS: dict[str, Callable[..., Statistic]] = {
+    function.__name__: function for function in (mean, variance, quantiles, histogram, top_examples)
+}
 
 #: What is kept of an attack, beside the changed examples.
 _OF_ATTACKS = ("success", "distance", "steps")
@@ -46,10 +55,13 @@ class Method:
 
     def __init__(self, method: Any, options: Mapping[str, Any]) -> None:
         known = named_methods()
+        _check_no_statistic(method)
         if isinstance(method, str) and method not in known:
+            near = errors.nearest(method, [*known, *STATISTICS])
+            facts = [("choices", ", ".join(known)), ("statistics", ", ".join(f"gt.dataset.{s}()" for s in STATISTICS))]
             raise errors.ArgumentError(
-                f"method={method!r} is not a choice.",
-                [("nearest", errors.nearest(method, known)), ("choices", ", ".join(known))],
+                f"there is no method {method!r}.",
+                [*([("nearest", near)] if near else []), *facts],
                 "give one of them, or a function like them",
             )
         if not isinstance(method, str) and not callable(method):
@@ -66,6 +78,18 @@ class Method:
                 f"`{self.name}` has no keyword `{name}`.",
                 [("nearest", errors.nearest(name, own)), ("it has", ", ".join(own))],
                 "leave it out",
+            )
+        needed = [
+            name
+            for name, parameter in parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty
+        ]
+        missing = [name for name in needed if name in own and name not in options]
+        if missing:
+            raise errors.ArgumentError(
+                f"`{self.name}` needs {' and '.join(f'`{name}`' for name in missing)}.",
+                [("it has", ", ".join(own))],
+                "give " + ", ".join(f"{name}=..." for name in missing),
             )
         self.takes_labels = "labels" in parameters
         self.takes_target = self.takes_labels or "target" in parameters
@@ -99,6 +123,18 @@ class Method:
         return {name: numbers(value) for name, value in arrays.items()}
 
 
+def _check_no_statistic(method: Any) -> None:
+    """Raise where a statistic is named, or its function given, and not called."""
+    name = method if isinstance(method, str) else getattr(method, "__name__", "")
+    if name not in STATISTICS or not (isinstance(method, str) or method is STATISTICS[name]):
+        return
+    what = repr(name) if isinstance(method, str) else f"the function `gt.dataset.{name}`"
+    keywords = "edges=[-1,0,1]" if name == "histogram" else ""
+    raise errors.ArgumentError(
+        f"{what} makes a statistic, and is no method.", [], f"method=gt.dataset.{name}({keywords})"
+    )
+
+
 def numbers(value: Any) -> Array:
     """A tensor as an array of a type that can be stored."""
     array = np.asarray(value)
@@ -113,8 +149,30 @@ def numbers(value: Any) -> Array:
     return array
 
 
-def rows_of(target: Any, examples: int) -> Array | None:
-    """A target that has one class for each example of the data, as an array; None for any other.
+@dataclass(frozen=True)
+class ClassOfEach:
+    """A `gradtap.targets.class_score` with one class for each example of the data; an index gives that of a block.
+
+    Args:
+      classes: The classes ``(examples,)``; or positions and classes ``(examples, axes)``.
+      output: Which output they belong to.
+      logits: Take the score before a final softmax or sigmoid.
+    """
+
+    classes: Array
+    output: int | str | None
+    logits: bool
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, ids: Any) -> targets.Target:
+        rows = self.classes[ids]
+        return targets.class_score(rows if rows.ndim == 1 else [*map(tuple, rows.tolist())], self.output, self.logits)
+
+
+def rows_of(target: Any, examples: int) -> Array | ClassOfEach | None:
+    """A target that has one class for each example of the data, to be indexed by examples; None for any other.
 
     Args:
       target: As the user gave it.
@@ -123,13 +181,17 @@ def rows_of(target: Any, examples: int) -> Array | None:
     Raises:
       TargetCountError: It has another length.
     """
-    if not isinstance(target, (list, np.ndarray, tf.Tensor)) or np.ndim(target) == 0:
+    if isinstance(target, ClassScore) and target.index.per_example:
+        classes = target.index.rows if target.index.is_tuple else target.index.rows[:, 0]
+        found: Array | ClassOfEach = ClassOfEach(classes, target.output, target.logits)
+    elif isinstance(target, (list, np.ndarray, tf.Tensor)) and np.ndim(target) > 0:
+        found = np.asarray(target)
+    else:
         return None
-    array = np.asarray(target)
-    if len(array) != examples:
+    if len(found) != examples:
         raise errors.TargetCountError(
-            f"there are {len(array)} targets for {examples} examples.",
+            f"there are {len(found)} targets for {examples} examples.",
             [("received", errors.received(target))],
             ["one for each example of the data", 'one for all: target=3, or target="predicted"'],
         )
-    return array
+    return found

@@ -16,7 +16,7 @@ from gradtap.asking import addresses
 from gradtap.dataset.blocks import Plan
 from gradtap.dataset.fingerprints import described, model_facts, versions
 from gradtap.dataset.kinds_of_data import facts_of
-from gradtap.dataset.methods import Method, rows_of
+from gradtap.dataset.methods import ClassOfEach, Method, rows_of
 from gradtap.dataset.reading import Group, Source
 from gradtap.dataset.specs import Spec, names_of, specs_of
 from gradtap.dataset.statistics import Statistic
@@ -49,7 +49,7 @@ class Question:
     method: Method
     statistic: Statistic | None
     target: Any
-    targets: Array | None
+    targets: Array | ClassOfEach | None
     at: Sequence[Any]
     dtype: str | None
 

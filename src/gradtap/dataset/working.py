@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from gradtap import errors
 from gradtap.dataset.blocks import Task
-from gradtap.dataset.methods import Method
+from gradtap.dataset.methods import ClassOfEach, Method
 from gradtap.dataset.names import axis_names, is_weight
 from gradtap.dataset.reading import Elsewhere, Group, Read, Source, finite_rows, reason_of, without_bad_numbers
 from gradtap.dataset.specs import Spec
@@ -59,7 +59,13 @@ class Worker:
     """
 
     def __init__(
-        self, model: Model, source: Source, method: Method, target: Any, targets: Array | None, at: Sequence[str]
+        self,
+        model: Model,
+        source: Source,
+        method: Method,
+        target: Any,
+        targets: Array | ClassOfEach | None,
+        at: Sequence[str],
     ) -> None:
         self.model = model
         self.source = source
