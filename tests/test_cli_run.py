@@ -141,7 +141,7 @@ def test_another_run_ends_with_status_1_and_the_difference(models, x, tmp_path, 
         (["--method", "mean", "--dtype", "float16"], "--dtype float16 is not a choice", 1),
         (["--method", "activations", "--logits"], "activations takes no target", 2),
         (["--method", "fgsm", "--option", "epsilon=1", "--target-output", "a"], "fgsm takes labels", 2),
-        (["--target-output", "a"], "do ", 1),
+        (["--target-output", "a"], "the model has no output `a`", 1),
     ],
 )
 def test_mistakes(models, x, tmp_path, arguments, message, code):

@@ -187,6 +187,8 @@ def _compute(job: Job, store: Store, run_tasks: Engine, told: Told | None) -> No
 
 def _check_engine(engine: str, scheduler: str | None) -> None:
     check_choice("engine", engine, ("local", "dask"))
+    if engine == "dask" and scheduler is None:
+        fork_server.check_not_a_copy()
     if scheduler is not None and engine != "dask":
         raise errors.ArgumentError('scheduler= is for engine="dask".', [("received", scheduler)], 'engine="dask"')
 
