@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -118,16 +119,111 @@ def test_another_run_ends_with_status_1_and_the_difference(models, x, tmp_path, 
         (["--scheduler", "tcp://a:1"], "--scheduler is for --engine dask", 2),
         (["--option", "steps"], "is not NAME=VALUE", 2),
         (["--engine", "spark"], "'spark' is not one of", 2),
-        (["--method", "gradiens"], "method='gradiens' is not a choice", 1),
+        (["--method", "gradiens"], "there is no method 'gradiens'", 1),
         (["--option", "stepz=3"], "has no keyword `stepz`", 1),
-        (["--size", "9"], "image_size= are for folders of images", 1),
+        (["--size", "9"], "--preprocess and --size are for folders of images", 1),
         (["--target", "nothing.npy"], "there is no such file", 1),
+        (["--workers", "3"], "--workers is for --engine dask without --scheduler", 2),
+        (["--engine", "dask", "--scheduler", "tcp://a:1", "--workers", "3"], "dask without --scheduler", 2),
+        (["--method", "meen"], "nearest     `mean`", 1),
+        (["--method", "meen"], "statistics  mean, variance, quantiles, histogram, top_examples", 1),
+        (["--method", "meen"], "do          give one of them\n", 1),
+        (["--method", "mean", "--of", "variance"], "--method variance", 1),
+        (["--method", "mean", "--of", "gradeints"], "nearest     `gradients`", 1),
+        (["--method", "occlusion"], "do          --option window=...", 1),
+        (["--method", "expected_gradients"], "needs `baselines`", 1),
+        (["--method", "mean", "--of", "occlusion"], "--option window=...", 1),
+        (["--method", "histogram", "--option", "edges=0,1,2"], "do          --option edges=[-1,0,1]", 1),
+        (["--method", "histogram", "--option", "edges=[a,b]"], "edges is not a list of numbers", 1),
+        (["--method", "quantiles", "--option", "q=abc"], "do          --option q=[0.5]", 1),
+        (["--method", "quantiles", "--option", "accuracy=abc"], "accuracy='abc' is not a number", 1),
+        (["--method", "top_examples", "--option", "k=abc"], "do          --option k=9", 1),
+        (["--method", "top_examples", "--option", "k=2.5"], "k=2.5 is not a positive int", 1),
+        (["--column", "a"], "--column is for tables", 1),
+        (["--method", "mean", "--dtype", "float16"], "--dtype float16 is not a choice", 1),
+        (["--method", "activations", "--logits"], "activations takes no target", 2),
+        (["--method", "fgsm", "--option", "epsilon=1", "--target-output", "a"], "fgsm takes labels", 2),
+        (["--target-output", "a"], "the model has no output `a`", 1),
     ],
 )
 def test_mistakes(models, x, tmp_path, arguments, message, code):
     whole = ["run", models["colour"], x, "--at", "conv1", "--store", tmp_path / "o.zarr", *arguments]
-    assert message in run(*whole, code=code).stderr
+    done = run(*whole, code=code)
+    assert message in done.stderr and done.stdout == ""
+    assert "PosixPath" not in done.stderr and "gt." not in done.stderr
     assert not (tmp_path / "o.zarr").exists()
+    assert run(*whole, "--json", code=code).stdout == ""  # an error is text, as of other commands
+
+
+def test_sizes_and_paths_are_said_as_they_are_typed(models, x, tmp_path):
+    images = save_images(tmp_path / "images")
+    whole = ["run", models["colour"], images, "--at", "conv1", "--store", tmp_path / "o.zarr"]
+    said = run(*whole, "--size", "32x48", code=1).stderr
+    assert "--size 32x48 is not what the model takes" in said and "leave --size out" in said
+    said = run("run", models["colour"], x, "--at", "conv1", "--store", tmp_path / "o.zarr", "--column", "a", code=1)
+    assert f"received    {x}\n" in said.stderr
+
+
+@pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize("target", [None, "1", "predicted", "y.npy"])
+def test_a_class_of_one_of_several_outputs(models, tmp_path, target, logits):
+    x, k = np.random.default_rng(0).random((11, 4), dtype="float32"), np.arange(11) % 2
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", k)
+    asked = [] if target is None else ["--target", tmp_path / target if target.endswith("npy") else target]
+    asked += ["--target-output", "left", *(["--logits"] if logits else []), "--block", "4"]
+    out = tmp_path / "o.zarr"
+    run("run", models["heads"], tmp_path / "x.npy", "--at", "trunk", "--store", out, *asked)
+    meant = {None: "predicted", "1": 1, "predicted": "predicted", "y.npy": k}[target]
+    score = gt.targets.class_score(meant, output="left", logits=logits)
+    expected = gt.gradients(models["heads"], x, target=score, at="trunk").only
+    np.testing.assert_allclose(dataset.open(out)["trunk"][:], expected, atol=1e-7)
+    again = [*asked[:-2], *([] if logits else ["--logits"]), "--block", "4"]
+    if not logits:
+        told = run("run", models["heads"], tmp_path / "x.npy", "--at", "trunk", "--store", out, *again, code=1).stderr
+        assert "arguments.target" in told
+
+
+def test_several_outputs_ask_for_an_option_that_there_is(models, tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((3, 4), "float32"))
+    whole = ["run", models["heads"], tmp_path / "x.npy", "--at", "trunk", "--store", tmp_path / "o.zarr"]
+    said = run(*whole, code=1).stderr
+    assert "--target k --target-output left" in said
+    run(*whole, "--target", "0", "--target-output", "left")
+
+
+def test_help_names_every_attack_and_statistic_that_there_is():
+    from gradtap.cli import run_question
+    from gradtap.dataset import methods
+
+    named = {
+        name for name, function in methods.named_methods().items() if function.__module__.startswith("gradtap.att")
+    }
+    attacks = {name for name in named if hasattr(gt.attacks, name)}
+    assert attacks == set(run_question.ATTACKS) and tuple(methods.STATISTICS) == run_question.STATISTICS
+    said = run("run", "--help").output
+    assert all(name in said for name in [*attacks, *run_question.STATISTICS])
+
+
+def test_a_lock_is_noticed_before_tensorflow_is_imported(models, x, tmp_path):
+    from gradtap.locking import locked
+
+    arguments = ["run", models["colour"], x, "--at", "conv1", "--store", tmp_path / "o.zarr"]
+    code = (
+        "import sys\nfrom gradtap.cli.main import cli\n"
+        f"try: cli({[str(one) for one in arguments]!r})\n"
+        "except SystemExit as end: print(end.code, 'tensorflow' in sys.modules)"
+    )
+    with locked(tmp_path / "o.zarr"):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1 False\n" and "another run is at work on `o.zarr`" in done.stderr
+
+
+def test_lines_in_a_pipe_end_where_their_text_ends(models, x, tmp_path):
+    said = run("run", models["colour"], x, "--at", "conv1", "--target", 0, "--store", tmp_path / "o.zarr").stdout
+    said += run("gradients", models["colour"], x, "--at", "conv1", "--target", 0).stdout
+    lines = said.splitlines()
+    assert len(lines) > 20 and [line for line in lines if line != line.rstrip()] == []
 
 
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(models, tmp_path):
@@ -146,6 +242,11 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(models, tmp_path):
         assert process.wait(timeout=60) == 130
         assert time.monotonic() - start < 30
         assert process.stdout.read() == ""
+        last = process.stderr.read().splitlines()[-1]
+    done, total = re.fullmatch(
+        r"interrupted: (\d+) of (\d+) examples are done, in .*a\.zarr; the same command goes on with the others", last
+    ).groups()
+    assert int(done) == dataset.open(tmp_path / "a.zarr").done.sum() >= first["done"] and total == "400"
     assert first["examples"] == 400 and 0 < first["done"] < 400
     assert not dataset.open(tmp_path / "a.zarr").complete and not (tmp_path / "a.zarr.lock").exists()
     run(*arguments, tmp_path / "a.zarr")

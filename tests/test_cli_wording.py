@@ -76,6 +76,25 @@ def test_what_has_no_option_is_left_out(said):
     assert for_a_shell(GradtapError("no.", [], [said, "ask again"])).do == ["ask again"]
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("columns= is for tables.", "--column is for tables."),
+        ("preprocess= and image_size= are for folders.", "--preprocess and --size are for folders."),
+        ("image_size=(32, 48) is not it.", "--size 32x48 is not it."),
+        ("dtype='float16' is not a choice.", "--dtype float16 is not a choice."),
+        ("block=0 is not a positive int.", "--block 0 is not a positive int."),
+        ("scheduler='tcp://a:1' does not answer.", "--scheduler tcp://a:1 does not answer."),
+        ("PosixPath('/data/x y.npy')", "/data/x y.npy"),
+        ("gt.dataset.mean(), gt.dataset.variance()", "mean, variance"),
+        ("`conv1` is not what the_target=3 says.", "`conv1` is not what the_target=3 says."),
+    ],
+)
+def test_headlines_and_facts_in_the_words_of_the_command(said, expected):
+    error = for_a_shell(GradtapError(said, [("fact", said)], []))
+    assert error.headline == expected and error.facts == [("fact", expected)] and str(error).startswith(expected)
+
+
 def test_messages_that_were_really_raised(models, rows, tmp_path):
     def error(model, *options):
         said = run("gradients", models[model], rows, *options, code=1).stderr

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -152,6 +155,110 @@ def test_the_process_to_fork_is_started_without_tensorflow_here():
 def test_a_system_without_forks_spawns(monkeypatch):
     monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
     assert fork_server.start() == "spawn"
+
+
+def started_as_from_a_terminal(command, folder):
+    """A process group of its own, in which Ctrl-C is heard, and a pipe with all that it says on standard error."""
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=folder, start_new_session=True, preexec_fn=heard, **pipes)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "the first block",
+        pytest.param("imports", marks=pytest.mark.slow),
+        pytest.param("the start of the workers", marks=pytest.mark.slow),
+    ],
+)
+def test_ctrl_c_at_a_terminal_is_one_line_and_leaves_nothing(tmp_path, moment):
+    np.save(tmp_path / "x.npy", images(4000))
+    save_model(images_model(), tmp_path / "m.keras")
+    command = [sys.executable, "-m", "gradtap", "run", "m.keras", "x.npy", "--at", "conv1", "--target", "1"]
+    command += ["--block", "4", "--engine", "dask", "--json", "--store", "a.zarr"]
+    with started_as_from_a_terminal(command, tmp_path) as process:
+        if moment == "the first block":
+            line = next(line for line in process.stderr if line.startswith("{"))  # TensorFlow may speak before
+            assert json.loads(line)["examples"] == 4000
+        elif moment == "imports":
+            time.sleep(1)
+        else:
+            while not (tmp_path / "a.zarr").exists():
+                assert process.poll() is None
+                time.sleep(0.02)
+            time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        lines = process.stderr.read().splitlines()  # until every process that has it open is gone
+        said = [line for line in lines if not re.match(r"\{|[EWI]\d{4} ", line)]  # what TensorFlow says is its own
+        assert process.wait(timeout=60) == 130 and process.stdout.read() == ""
+    if moment == "imports":
+        assert said == ["interrupted"]
+    else:
+        assert len(said) == 1 and said[0].startswith("interrupted: ") and " of 4000 examples are done, in " in said[0]
+    assert {path.name for path in tmp_path.iterdir()} <= {"a.zarr", "m.keras", "x.npy"}
+
+
+def test_ctrl_c_is_for_other_forks_what_it_was(tmp_path):
+    (tmp_path / "script.py").write_text(
+        "import multiprocessing, os, signal, time\n"
+        "from gradtap import fork_server\n"
+        "def tell_and_sleep(pipe):\n"
+        "    pipe.send(1)\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    fork_server._IMPORTED = ['gradtap.fork_server']\n"
+        "    context = multiprocessing.get_context(fork_server.start())\n"
+        "    for name in ('Dask Worker process (from Nanny)', 'Process-1'):\n"
+        "        reads, writes = context.Pipe()\n"
+        "        process = context.Process(target=tell_and_sleep, args=(writes,), name=name)\n"
+        "        process.start()\n"
+        "        reads.recv()\n"
+        "        os.kill(process.pid, signal.SIGINT)\n"
+        "        process.join(2)\n"
+        "        print(process.exitcode, flush=True)\n"
+        "        process.kill()\n"
+    )
+    with started_as_from_a_terminal([sys.executable, "script.py"], tmp_path) as process:
+        assert process.stdout.read() == "None\n1\n"
+        assert process.stderr.read().endswith("KeyboardInterrupt\n")
+    assert signal.getsignal(signal.SIGINT) is not fork_server._on_interrupt  # here it is nobody's business
+
+
+def test_a_script_without_a_guard_gets_one_error(tmp_path):
+    np.save(tmp_path / "x.npy", images(8))
+    save_model(images_model(), tmp_path / "m.keras")
+    (tmp_path / "script.py").write_text(
+        "from gradtap import dataset\n"
+        "dataset.run('m.keras', 'x.npy', 'gradients', 'a.zarr', at='conv1', target=1, engine='dask')\n"
+    )
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1 and "Nanny.start" not in done.stderr
+    said = done.stderr[done.stderr.index("gradtap.errors.ArgumentError: the workers did not start.") :]
+    assert len(said.splitlines()) == 6 and 'under `if __name__ == "__main__":`' in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "m.keras", "script.py", "x.npy"]
+
+
+@pytest.mark.slow
+def test_a_disk_that_fails_is_said_once(tmp_path):
+    np.save(tmp_path / "x.npy", images(400))
+    save_model(images_model(), tmp_path / "m.keras")
+    (tmp_path / "script.py").write_text(
+        "from pathlib import Path\n"
+        "from gradtap import dataset, errors\n"
+        "def fail(now):\n"
+        "    if Path('a.zarr/conv1/c').is_dir():\n"
+        "        Path('a.zarr/conv1/c').rename('a.zarr/gone')\n"
+        "        Path('a.zarr/conv1/c').touch()\n"
+        "if __name__ == '__main__':\n"
+        "    asked = {'at': 'conv1', 'target': 1, 'engine': 'dask', 'block': 4, 'progress': fail}\n"
+        "    try: dataset.run('m.keras', 'x.npy', 'gradients', 'a.zarr', **asked)\n"
+        "    except errors.StoreError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "a.zarr` cannot be written.\n  why         Not a directory" in done.stdout
+    assert "distributed" not in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_run_goes_on_with_another_engine(tmp_path, on_cluster):

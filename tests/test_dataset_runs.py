@@ -11,12 +11,14 @@ import threading
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 import gradtap as gt
-from gradtap import dataset
+from gradtap import dataset, locking
 from gradtap.dataset import local_engine, names, running
+from gradtap.dataset.progress import Meter
 from gradtap.dataset.store import Store
 from stores import arrays_of, assert_same, images, images_model, layers, sequence_model
 
@@ -429,6 +431,89 @@ def test_what_is_wrong_with_the_question_is_said_at_once_and_leaves_nothing(mode
     assert os.listdir(store.parent) == []
 
 
+def refused(model, store, match, **more):
+    with pytest.raises(gt.errors.ArgumentError, match=match) as caught:
+        run(model, images(), store, **more)
+    assert not store.exists()
+    return str(caught.value)
+
+
+def test_a_method_that_is_none_is_told_apart_from_statistics(model, store):
+    said = refused(model, store, "there is no method 'meen'", method="meen")
+    assert "nearest     `mean`" in said and "gt.dataset.top_examples()" in said and "gradients, activations" in said
+    said = refused(model, store, "there is no method 'qqqqqqqqq'", method="qqqqqqqqq")
+    assert "nearest" not in said
+    assert "method=gt.dataset.mean()" in refused(model, store, "'mean' makes a statistic", method="mean")
+    said = refused(model, store, "function `gt.dataset.histogram` makes a statistic", method=dataset.histogram)
+    assert "method=gt.dataset.histogram(edges=[-1,0,1])" in said
+
+    def mean(model, inputs, *, target, at):  # of the user's, with a name like that
+        return gt.gradients(model, inputs, target=target, at=at)
+
+    assert run(model, images(), store, mean).complete
+
+
+def test_keywords_that_a_method_needs_are_named(model, store):
+    said = refused(model, store, "`occlusion` needs `window`", method="occlusion")
+    assert "give window=..." in said and "stride" in said
+    refused(model, store, "`expected_gradients` needs `baselines`", method="expected_gradients")
+    said = refused(model, store, "`pgd` needs `step_size` and `steps`", method="pgd", epsilon=0.1, at=":input")
+    assert "give step_size=..., steps=..." in said
+    refused(model, store, "`occlusion` needs `window`", method=dataset.mean("occlusion"))
+
+    def method(model, inputs, *, target, at, scale, shift=1):
+        return gt.gradients(model, inputs, target=target, at=at)
+
+    refused(model, store, "needs `scale`", method=method)
+
+
+def test_a_scheduler_is_for_dask(model, store):
+    refused(model, store, "scheduler= is for", scheduler="tcp://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_one_class_for_each_example_of_one_output(tmp_path, logits):
+    x = layers.Input((4,))
+    hidden = layers.Dense(5, activation="tanh", name="hidden")(x)
+    left = layers.Dense(2, name="left")(hidden)
+    model = keras.Model(x, [left, layers.Dense(3, activation="softmax", name="right")(hidden)])
+    data, k = np.random.default_rng(0).random((21, 4), dtype="float32"), np.arange(21) % 3
+    target = gt.targets.class_score(k, output="right", logits=logits)
+    found = run(model, data, tmp_path / "a.zarr", at="hidden", target=target)
+    rows = [
+        gt.gradients(
+            model, data[i : i + 1], target=gt.targets.class_score(int(k[i]), "right", logits), at="hidden"
+        ).only[0]
+        for i in range(21)
+    ]
+    np.testing.assert_allclose(found["hidden"][:], rows, atol=1e-7)
+    again = run(
+        model, data, tmp_path / "a.zarr", at="hidden", target=gt.targets.class_score(k.tolist(), "right", logits)
+    )
+    assert again.complete
+    for other in [gt.targets.class_score(k[::-1], "right", logits), gt.targets.class_score(k, "right", not logits)]:
+        with pytest.raises(gt.errors.StoreMismatchError, match="target"):
+            run(model, data, tmp_path / "a.zarr", at="hidden", target=other)
+    with pytest.raises(gt.errors.TargetCountError, match="20 targets for 21 examples"):
+        run(model, data, tmp_path / "b.zarr", at="hidden", target=gt.targets.class_score(k[:20], "right"))
+
+
+def test_positions_and_classes_for_each_example(tmp_path):
+    model = sequence_scores()
+    data = np.random.default_rng(0).random((9, 4, 2), dtype="float32")
+    places = [(i % 4, i % 3) for i in range(9)]
+    found = run(model, data, tmp_path / "a.zarr", at="hidden", target=gt.targets.class_score(places))
+    expected = gt.gradients(model, data, target=places, at="hidden").only
+    np.testing.assert_allclose(found["hidden"][:], expected, atol=1e-7)
+
+
+def sequence_scores():
+    keras.utils.set_random_seed(4)
+    return keras.Sequential(
+        [keras.Input((4, 2)), layers.Dense(5, activation="tanh", name="hidden"), layers.Dense(3, name="scores")]
+    )
+
+
 # -- one run at a time -------------------------------------------------------------------------------------------------
 
 
@@ -446,10 +531,24 @@ def test_two_runs_on_one_store_are_refused(model, store):
     assert run(model, images(), store).complete
 
 
+def test_a_lock_is_noticed_before_the_model_is_loaded(store):
+    with locking.locked(store), pytest.raises(gt.errors.StoreLockedError):
+        run("no_such_model.keras", images(), store)
+
+
+def test_looking_at_a_lock_leaves_nothing(store):
+    locking.check_free(store)
+    with locking.locked(store), pytest.raises(gt.errors.StoreLockedError, match="another run is at work"):
+        locking.check_free(store)
+    locking.lock_file(store).touch()  # of a run that died
+    locking.check_free(store)
+    assert os.listdir(store.parent) == []
+
+
 def test_the_lock_of_a_dead_owner_is_taken_over(model, store):
     code = (
         "import os, sys, pathlib\n"
-        "from gradtap.dataset.locking import locked\n"
+        "from gradtap.locking import locked\n"
         f"with locked(pathlib.Path({str(store)!r})):\n"
         "    os.kill(os.getpid(), 9)\n"
     )
@@ -483,6 +582,25 @@ def test_progress_is_told(model, store):
     assert [now.done for now in told] == [4, 8, 12, 16, 20, 23]
     assert [now.failures for now in told] == [0] * 5 + [1]
     assert told[-1].examples == 23 and told[-1].remaining == 0 and told[-1].rate > 0
+
+
+def test_the_rate_counts_from_the_first_task_that_was_done(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("gradtap.dataset.progress.time.monotonic", lambda: clock[0])
+    told = []
+    meter = Meter(1000, 100, 0, told.append)
+    for seconds in [130.0, 130.01, 131.0, 132.0, 133.0, 134.0]:  # half a minute until the workers are there
+        clock[0] = seconds
+        meter.add(10, 0)
+    assert [now.rate for now in told[:4]] == [0] * 4 and told[0].remaining == float("inf")
+    assert told[4].rate == pytest.approx(40 / 3) and told[5].rate == pytest.approx(50 / 4)
+    assert told[5].remaining == pytest.approx((1000 - 160) / 12.5)
+
+
+def test_one_task_is_a_whole_run(model, store):
+    told = []
+    run(model, images(), store, progress=told.append, block=64)
+    assert [(now.done, now.remaining) for now in told] == [(23, 0)]
 
 
 def test_reading_and_writing_go_on_beside_the_computing(model, store, monkeypatch):

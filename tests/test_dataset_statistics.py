@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -175,4 +177,26 @@ def test_a_finished_statistic_can_be_retried(tmp_path):
 )
 def test_values_outside_of_their_choices(make):
     with pytest.raises(gt.errors.ArgumentError):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: dataset.histogram(edges="0,1,2"), "edges is not a list of numbers"),
+        (lambda: dataset.histogram(edges=["a", "b"]), "edges is not a list of numbers"),
+        (lambda: dataset.histogram(edges=[]), "edges is not a list of numbers"),
+        (lambda: dataset.histogram(edges=[1.0]), "two or more numbers that rise"),
+        (lambda: dataset.quantiles(q="abc"), "q is not a list of numbers"),
+        (lambda: dataset.quantiles(q=[0.5, 1.5]), "not from 0 to 1"),
+        (lambda: dataset.quantiles(accuracy="abc"), "accuracy='abc' is not a number"),
+        (lambda: dataset.quantiles(largest=None), "largest=None is not a number"),
+        (lambda: dataset.top_examples(k="abc"), "k='abc' is not a positive int"),
+        (lambda: dataset.top_examples(k=2.5), "k=2.5 is not a positive int"),
+        (lambda: dataset.top_examples(k=True), "k=True is not a positive int"),
+        (lambda: dataset.top_examples(reduce="sum"), "reduce='sum' is not a choice"),
+    ],
+)  # fmt: skip
+def test_arguments_of_another_kind_are_said(make, said):
+    with pytest.raises(gt.errors.ArgumentError, match=re.escape(said)):
         make()

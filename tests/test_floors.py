@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "gradtap"
 #: where they are listed together.
 FLOORS = [
     ["errors", "tap", "types", "html_table"],
-    ["graph", "targets", "files", "fork_server"],
+    ["graph", "targets", "files", "fork_server", "locking"],
     [
         "results",
         "program",

@@ -130,7 +130,7 @@ BUGS = [
     ),
     Bug(
         "dataset: nobody minds a lock",
-        "dataset/locking.py",
+        "locking.py",
         "fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
         (RUNS, "-k", "two_runs"),

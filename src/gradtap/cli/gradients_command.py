@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gradtap.cli.options import Class, Size, ending_in, read_size, read_target
+from gradtap.cli.options import Class, Size, ending_in, logits_option, read_size, read_target, target_output_option
 from gradtap.errors import MissingExtraError
 from gradtap.files.preprocessing import PREPROCESSINGS
 
@@ -27,8 +27,8 @@ PREPROCESS_HELP = "What is done to the pixels x of images:\n\n\b\n" + "\n".join(
 @click.option(
     "--target", metavar="CLASS", callback=read_target, help="'predicted' (the default) or the index of a class."
 )
-@click.option("--target-output", metavar="NAME", help="Which output the class belongs to, for models with several.")
-@click.option("--logits", is_flag=True, help="Take the score before a final softmax or sigmoid.")
+@target_output_option
+@logits_option
 @click.option("--preprocess", type=click.Choice(list(PREPROCESSINGS)), help="For images; default: unit. See below.")
 @click.option(
     "--size", metavar="HxW", callback=read_size, help="Resize images, height x width, where the model takes any size."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import click
 
@@ -29,6 +29,35 @@ def read_target(ctx: click.Context, param: click.Parameter, value: str | None) -
         raise click.BadParameter(f"{value!r} is neither 'predicted' nor the index of a class, such as 281", ctx, param)
     indices = tuple(int(index) for index in value.split(","))
     return indices[0] if len(indices) == 1 else indices
+
+
+target_output_option = click.option(
+    "--target-output", metavar="NAME", help="Which output the class belongs to, for models with several."
+)
+logits_option = click.option("--logits", is_flag=True, help="Take the score before a final softmax or sigmoid.")
+
+
+def as_target(target: Any, output: str | None, logits: bool) -> Any:
+    """What ``--target``, ``--target-output`` and ``--logits`` say together, as the library takes it.
+
+    Args:
+      target: A class, one class for each example, ``"predicted"``, or None.
+      output: Name or position of the output that the class belongs to.
+      logits: Take the score before a final softmax or sigmoid.
+
+    Returns:
+      The target itself where the others say nothing; else one that holds all three, the predicted class for None.
+    """
+    if output is None and not logits:
+        return target
+    from gradtap import targets
+
+    return targets.class_score("predicted" if target is None else target, output_of(output), logits)
+
+
+def output_of(text: str | None) -> int | str | None:
+    """The name or the position that ``--target-output`` gives."""
+    return int(text) if text is not None and text.isdigit() else text
 
 
 def read_size(ctx: click.Context, param: click.Parameter, value: str | None) -> Size | None:

@@ -34,8 +34,8 @@ class ReportingGroup(click.Group):
         except GradtapError as error:
             click.echo(f"error: {for_a_shell(error)}", err=True)
             ctx.exit(USER_ERROR)
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+        except KeyboardInterrupt as interrupt:
+            click.echo(": ".join(filter(None, ["interrupted", str(interrupt)])), err=True)
             ctx.exit(INTERRUPTED)
 
 

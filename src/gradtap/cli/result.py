@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gradtap.cli.options import Class
+from gradtap.cli.options import Class, as_target, output_of
 from gradtap.cli.reading import Inputs
 from gradtap.cli.summary import TapSummary, summarise
 from gradtap.errors import GradtapError, MissingTargetError
@@ -112,10 +112,7 @@ def compute(
     """
     import gradtap as gt
 
-    place = int(output) if output is not None and output.isdigit() else output
-    asked: Any = target
-    if place is not None or logits:
-        asked = gt.targets.class_score("predicted" if target is None else target, output=place, logits=logits)
+    asked: Any = as_target(target, output, logits)
     try:
         found = gt.gradients(trace, inputs.values, target=asked, at=list(at), batch_size=batch_size)
     except GradtapError as error:
@@ -128,7 +125,7 @@ def compute(
         inputs=inputs,
         target="one number per example" if asked is None else asked if isinstance(asked, str) else repr(asked),
         scores=_array(found.target),
-        classes=_classes(target, asked, _scored(outputs, place)),
+        classes=_classes(target, asked, _scored(outputs, output_of(output))),
         outputs=outputs,
         activations={str(address): _array(found.activations[address]) for address in found},
         gradients={str(address): _array(found[address]) for address in found},

@@ -2,54 +2,43 @@
 
 from __future__ import annotations
 
-import inspect
 import json
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gradtap import fork_server
-from gradtap.cli.options import Size, read_size, read_target
-from gradtap.errors import GradtapError, InputFileError, MissingTargetError
+from gradtap.cli.options import Size, logits_option, read_size, target_output_option
+from gradtap.cli.run_question import (
+    ATTACKS,
+    STATISTICS,
+    method_of,
+    read_options,
+    read_target_or_file,
+    target_of,
+    with_target,
+)
 from gradtap.files.preprocessing import PREPROCESSINGS
+from gradtap.locking import check_free
 
 if TYPE_CHECKING:
     from gradtap.dataset.progress import Progress
     from gradtap.dataset.stored import Stored
 
-STATISTICS = ("mean", "variance", "quantiles", "histogram", "top_examples")
 FAILURES_SHOWN = 10
-HELP = """Methods: gradients, activations, every function of gradtap.attribution, the attacks fgsm and pgd, and the
-statistics mean, variance, quantiles, histogram and top_examples of what --of names.
+HELP = f"""Methods: gradients, activations, every function of gradtap.attribution, the attacks
+{", ".join(ATTACKS)}, and the statistics {", ".join(STATISTICS)} of what --of names.
+
+With --json an error is text on standard error, as without, and nothing is on standard output.
 
 What is done to the pixels x of images:
 
 \b
 """ + "\n".join(f"{name:<10} {what}" for name, what in PREPROCESSINGS.items())
-
-
-def _read_target(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
-    """Read a target as other commands do, or the name of a ``.npy`` with one class for each example."""
-    if value is not None and value.endswith(".npy"):
-        return Path(value)
-    return read_target(ctx, param, value)
-
-
-def _read_options(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """Read ``NAME=VALUE``; values are JSON, or text."""
-    found: dict[str, Any] = {}
-    for text in values:
-        name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise click.BadParameter(f"{text!r} is not NAME=VALUE, such as steps=20", ctx, param)
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found
 
 
 @click.command(short_help="A whole data set, into a store.", epilog=HELP)
@@ -63,12 +52,14 @@ def _read_options(ctx: click.Context, param: click.Parameter, values: tuple[str,
 @click.option(
     "--target",
     metavar="CLASS",
-    callback=_read_target,
+    callback=read_target_or_file,
     help="'predicted' (the default), the index of a class, or a .npy with a class for each example.",
 )
+@target_output_option
+@logits_option
 @click.option("--store", required=True, type=click.Path(path_type=Path), help="Where the results go: out.zarr.")
 @click.option("--engine", type=click.Choice(["local", "dask"]), default="local", show_default=True)
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="With dask: processes here.")
+@click.option("--workers", type=click.IntRange(min=1), help="With dask: processes here; default: 2.")
 @click.option("--scheduler", metavar="ADDRESS", help="With dask: the scheduler of a cluster that sees the same files.")
 @click.option("--block", type=click.IntRange(min=1), default=64, show_default=True, help="Examples at a time.")
 @click.option("--dtype", type=click.Choice(["float16", "float32", "float64"]), help="What numbers are stored as.")
@@ -78,7 +69,7 @@ def _read_options(ctx: click.Context, param: click.Parameter, values: tuple[str,
 @click.option("--size", metavar="HxW", callback=read_size, help="Resize images, where the model takes any size.")
 @click.option("--column", "columns", multiple=True, metavar="NAME", help="Which columns or arrays are the inputs.")
 @click.option(
-    "--option", "options", multiple=True, metavar="NAME=VALUE", callback=_read_options, help="A keyword of the method."
+    "--option", "options", multiple=True, metavar="NAME=VALUE", callback=read_options, help="A keyword of the method."
 )
 @click.option("--unsafe", is_flag=True, help="Run code that the model's file holds (Lambda layers, custom functions).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; progress goes to standard error, a line a second.")
@@ -90,9 +81,11 @@ def run(
     of: str | None,
     at: tuple[str, ...],
     target: Any,
+    target_output: str | None,
+    logits: bool,
     store: Path,
     engine: Any,
-    workers: int,
+    workers: int | None,
     scheduler: str | None,
     block: int,
     dtype: Any,
@@ -114,6 +107,9 @@ def run(
         raise click.UsageError(f"--of is for statistics: {', '.join(STATISTICS)}.")
     if scheduler is not None and engine != "dask":
         raise click.UsageError("--scheduler is for --engine dask.")
+    if workers is not None and (engine != "dask" or scheduler is not None):
+        raise click.UsageError("--workers is for --engine dask without --scheduler.")
+    check_free(store)
     from gradtap.cli.quiet import start_tensorflow, without_chatter
 
     if engine == "dask" and scheduler is None:
@@ -122,20 +118,21 @@ def run(
     start_tensorflow()
     import gradtap as gt
 
-    asked, options = _method(method, of, options)
+    asked, options = method_of(method, of, options, scored=target_output is not None or logits)
+    wanted = target_of(target, target_output, logits)
     told = _Lines() if as_json else None
     start = time.monotonic()
 
-    def computed(wanted: Any) -> Stored:
+    def computed(target: Any) -> Stored:
         return gt.dataset.run(
             gt.trace(model, safe_mode=False) if unsafe else model,
             data,
             asked,
             store,
             at=list(at),
-            target=wanted,
+            target=target,
             engine=engine,
-            workers=workers,
+            workers=workers or 2,
             scheduler=scheduler,
             block=block,
             dtype=dtype,
@@ -148,7 +145,10 @@ def run(
             **options,
         )
 
-    found = _with_target(computed, _classes(target))
+    try:
+        found = with_target(computed, wanted)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_far(store)) from None
     summary = _summary(model, method, found, time.monotonic() - start)
     if as_json:
         click.echo(json.dumps(summary, indent=2))
@@ -166,45 +166,22 @@ class _Lines:
         if now.done < now.examples and now.seconds - self._last < 1:
             return
         self._last = now.seconds
-        left = round(now.remaining, 1) if now.rate else None
+        left = None if math.isinf(now.remaining) else round(now.remaining, 1)
         facts = {"done": now.done, "examples": now.examples, "failures": now.failures}
-        click.echo(json.dumps(facts | {"rate": round(now.rate, 1), "seconds_left": left}), err=True)
+        click.echo(json.dumps(facts | {"rate": round(now.rate, 1) or None, "seconds_left": left}), err=True)
 
 
-def _method(name: str, of: str | None, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The method, and its own keywords; those of a statistic go to the statistic."""
-    if name not in STATISTICS:
-        return name, dict(options)
+def _how_far(store: Path) -> str:
+    """What is said of a run that was interrupted."""
     from gradtap import dataset
+    from gradtap.errors import StoreError
 
-    make: Callable[..., Any] = getattr(dataset, name)
-    parameters = inspect.signature(make).parameters
-    own = {key: value for key, value in options.items() if key in parameters}
-    missing = [key for key, p in parameters.items() if p.default is inspect.Parameter.empty and key not in own]
-    if missing:
-        raise click.UsageError(f"{name} needs --option {missing[0]}=..., such as edges=[-1,0,1].")
-    statistic = make(**({"of": of} if of else {}), **own)
-    return statistic, {key: value for key, value in options.items() if key not in parameters}
-
-
-def _classes(target: Any) -> Any:
-    if not isinstance(target, Path):
-        return target
-    from gradtap.files.arrays import load_arrays
-
-    if not target.exists():
-        raise InputFileError(f"`{target}` cannot be read.", [("why", "there is no such file")])
-    return load_arrays(target)["array"]
-
-
-def _with_target(computed: Callable[[Any], Stored], target: Any) -> Stored:
-    """Without a target the model's one number counts, or the class that it predicts where it has more."""
     try:
-        return computed(target)
-    except GradtapError as error:
-        if target is not None or not any(isinstance(e, MissingTargetError) for e in getattr(error, "errors", [error])):
-            raise
-    return computed("predicted")
+        found = dataset.open(store)
+    except StoreError:
+        return "nothing is written yet"
+    done = sum(min(found.block, found.examples - i * found.block) for i, one in enumerate(found.done.tolist()) if one)
+    return f"{done} of {found.examples} examples are done, in {store}; the same command goes on with the others"
 
 
 def _summary(model: str, method: str, found: Stored, seconds: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from gradtap.cli.summary import EXPLANATION, TapSummary
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from gradtap.cli.result import Result
 
@@ -68,7 +69,17 @@ def print_facts(console: Console, facts: Mapping[str, str]) -> None:
     grid.add_column(overflow="fold")
     for label, text in facts.items():
         grid.add_row(Text(label), Text(text))
-    console.print(grid)
+    _print_rows(console, grid)
+
+
+def _print_rows(console: Console, rows: Table) -> None:
+    """Print a table; in a file or a pipe without the blanks that fill its rows up to one width."""
+    if console.is_terminal:
+        console.print(rows)
+        return
+    with console.capture() as captured:
+        console.print(rows)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def _print_summaries(console: Console, summaries: Iterable[TapSummary], skipped: Mapping[str, str]) -> None:
@@ -86,7 +97,7 @@ def _print_summaries(console: Console, summaries: Iterable[TapSummary], skipped:
         shape = " × ".join(map(str, row.shape))
         norms = (f"{row.activation_norm:.4g}", f"{row.gradient_norm:.4g}", f"{row.zeros:.1%}")
         table.add_row(Text(row.address), shape, *norms, " ".join(map(str, row.channels)))
-    console.print(table)
+    _print_rows(console, table)
     console.print(Text(EXPLANATION, style="dim"))
     for address, reason in list(skipped.items())[:SKIPPED_SHOWN]:
         console.print(Text(f"skipped {address}: {reason}", style="dim"))

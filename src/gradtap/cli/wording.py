@@ -38,7 +38,21 @@ _WORDS: tuple[tuple[str, str | None], ...] = (
     (r'engine="local"', "--engine local"),
     (r"columns=\[\.\.\.\]", "--column NAME"),
     (r"leave image_size= out", "leave --size out"),
+    (r"leave (workers|block|dtype)= out", r"leave --\1 out"),
+    (r"^give one of them, or a function like them$", "give one of them"),
+    (r"^method=gt\.dataset\.(\w+)\((.*)\)$", r"--method \1"),
+    (r"^give (\w+)=\.\.\.", r"--option \1=..."),
+    (r", (\w+)=\.\.\.", r" --option \1=..."),
+    (r"^(edges|q|k|accuracy|reduce|per)=[\"']?([^ \"']+)[\"']?$", r"--option \1=\2"),
 )  # fmt: skip
+#: Keywords as headlines and facts name them, and their options.
+_OPTIONS = {"columns": "column", "image_size": "size", "batch_size": "batch-size"} | {
+    name: name
+    for name in ("at", "block", "compression", "dtype", "preprocess", "retry", "scheduler", "target", "workers")
+}
+_KEYWORD = re.compile(rf"\b({'|'.join(_OPTIONS)})=(?:'([^']*)'|\((\d+), (\d+)\)|(-?\w+(?:\.\d+)?))?(?![\w(\[])")
+_PATH = re.compile(r"\b(?:Posix|Windows)Path\('([^']*)'\)")
+_STATISTIC = re.compile(r"\bgt\.dataset\.(\w+)\(\)")
 _CLASS_SCORE = re.compile(r"(?:target=)?gt\.targets\.class_score\((\([^()]*\)|[^(),]+)((?:, \w+=[^(),]+)*)\)")
 #: Whatever still speaks of Python's side of the library is of no use in a shell.
 _PYTHON = re.compile(
@@ -53,6 +67,8 @@ def for_a_shell(error: GradtapError) -> GradtapError:
       error: An error of the library; it is changed.
     """
     for one in error.errors if isinstance(error, SeveralErrors) else [error]:
+        one.headline = _stated(one.headline)
+        one.facts[:] = [(label, _stated(text)) for label, text in one.facts]
         one.do[:] = dict.fromkeys(said for remedy in one.do if (said := _remedy(remedy)))
     return error
 
@@ -61,6 +77,18 @@ def sentence_for_a_shell(text: str) -> str:
     """A warning's text with options for keywords."""
     text = text.replace("gt.targets.class_score(k, logits=True) differentiates", "--logits differentiates")
     return text.replace("logits=True", "--logits")
+
+
+def _stated(text: str) -> str:
+    """A headline or a fact with options for keywords, and paths as they are typed."""
+    return _STATISTIC.sub(r"\1", _PATH.sub(r"\1", _KEYWORD.sub(_option, text)))
+
+
+def _option(match: re.Match[str]) -> str:
+    """`columns=` as `--column`, `image_size=(32, 48)` as `--size 32x48`."""
+    size = f"{match[3]}x{match[4]}" if match[3] else None
+    value = next((value for value in (match[2], size, match[5]) if value is not None), "")
+    return f"--{_OPTIONS[match[1]]} {value}".rstrip()
 
 
 def _remedy(text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import tempfile
 import threading
 import uuid
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import tensorflow as tf
@@ -210,18 +212,24 @@ class DaskEngine:
         settings = {
             "distributed.scheduler.allowed-failures": _DEATHS,
             "distributed.worker.multiprocessing-method": fork_server.start(),
-            "distributed.logging.distributed": "error",
+            "distributed.logging.distributed": "critical",  # what goes wrong with a task comes back with it
         }
-        with dask.config.set(settings), tempfile.TemporaryDirectory() as folder:
-            made = distributed.LocalCluster(
-                n_workers=self.workers,
-                threads_per_worker=1,
-                dashboard_address="127.0.0.1:0",
-                local_directory=folder,
-                silence_logs="ERROR",
-            )
-            with made as cluster, distributed.Client(cluster) as client:
-                yield client
+        with ExitStack() as stack:
+            stack.enter_context(dask.config.set(settings))
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            with _interrupt_held():
+                try:
+                    made = distributed.LocalCluster(
+                        n_workers=self.workers,
+                        threads_per_worker=1,
+                        dashboard_address="127.0.0.1:0",
+                        local_directory=folder,
+                        silence_logs="CRITICAL",
+                    )
+                except RuntimeError as error:
+                    raise _not_started(error) from None
+                client = stack.enter_context(distributed.Client(stack.enter_context(made)))
+            yield client
 
     @contextmanager
     def _shipped(self, job: Job) -> Iterator[Path]:
@@ -252,6 +260,42 @@ class DaskEngine:
             model.save(file)
             return str(file)
         return _pickled(model, "the model")
+
+
+@contextmanager
+def _interrupt_held() -> Iterator[None]:
+    """Hear Ctrl-C at the end: a cluster that has started in part cannot be closed. A second Ctrl-C is heard at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears it at all
+        return
+    before = signal.getsignal(signal.SIGINT)
+    held: list[FrameType | None] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        held.append(frame)
+
+    if not callable(before):
+        yield
+        return
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            before(signal.SIGINT, held[0])
+
+
+def _not_started(error: RuntimeError) -> errors.GradtapError:
+    return errors.ArgumentError(
+        "the workers did not start.",
+        [
+            ("why", "each of them imports the script that runs, which must neither fail then nor start workers again"),
+            ("it said", str(error)[:200]),
+        ],
+        ['put what the script does under `if __name__ == "__main__":`', 'engine="local"'],
+    )
 
 
 def _pickled(value: Any, what: str) -> bytes:

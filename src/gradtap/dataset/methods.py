@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from gradtap import attacks, attribution, errors
 from gradtap.attacks.results import Adversarial
+from gradtap.dataset.sketches import quantiles
+from gradtap.dataset.statistics import Statistic, histogram, mean, top_examples, variance
 from gradtap.differentiate import activations, gradients
 from gradtap.targets.functions import Loss
 from gradtap.targets.outputs import ClassScore
@@ -21,6 +23,11 @@ Array = np.ndarray[Any, Any]
 
 #: What comes before the name of a result that belongs to no address; no address begins like that.
 BESIDE = "::"
+
+#: What makes a statistic of a method's results, by name.
+STATISTICS: dict[str, Callable[..., Statistic]] = {
+    function.__name__: function for function in (mean, variance, quantiles, histogram, top_examples)
+}
 
 #: What is kept of an attack, beside the changed examples.
 _OF_ATTACKS = ("success", "distance", "steps")
@@ -49,10 +56,13 @@ class Method:
 
     def __init__(self, method: Any, options: Mapping[str, Any]) -> None:
         known = named_methods()
+        _check_no_statistic(method)
         if isinstance(method, str) and method not in known:
+            near = errors.nearest(method, [*known, *STATISTICS])
+            facts = [("choices", ", ".join(known)), ("statistics", ", ".join(f"gt.dataset.{s}()" for s in STATISTICS))]
             raise errors.ArgumentError(
-                f"method={method!r} is not a choice.",
-                [("nearest", errors.nearest(method, known)), ("choices", ", ".join(known))],
+                f"there is no method {method!r}.",
+                [*([("nearest", near)] if near else []), *facts],
                 "give one of them, or a function like them",
             )
         if not isinstance(method, str) and not callable(method):
@@ -69,6 +79,18 @@ class Method:
                 f"`{self.name}` has no keyword `{name}`.",
                 [("nearest", errors.nearest(name, own)), ("it has", ", ".join(own))],
                 "leave it out",
+            )
+        needed = [
+            name
+            for name, parameter in parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty
+        ]
+        missing = [name for name in needed if name in own and name not in options]
+        if missing:
+            raise errors.ArgumentError(
+                f"`{self.name}` needs {' and '.join(f'`{name}`' for name in missing)}.",
+                [("it has", ", ".join(own))],
+                "give " + ", ".join(f"{name}=..." for name in missing),
             )
         self.takes_labels = "labels" in parameters
         self.takes_target = self.takes_labels or "target" in parameters
@@ -119,6 +141,18 @@ def name_of(function: Callable[..., Any]) -> str:
         inner = inner.func
     inner = inner if hasattr(inner, "__qualname__") else type(inner)
     return f"{inner.__module__}.{inner.__qualname__}"
+
+
+def _check_no_statistic(method: Any) -> None:
+    """Raise where a statistic is named, or its function given, and not called."""
+    name = method if isinstance(method, str) else getattr(method, "__name__", "")
+    if name not in STATISTICS or not (isinstance(method, str) or method is STATISTICS[name]):
+        return
+    what = repr(name) if isinstance(method, str) else f"the function `gt.dataset.{name}`"
+    keywords = "edges=[-1,0,1]" if name == "histogram" else ""
+    raise errors.ArgumentError(
+        f"{what} makes a statistic, and is no method.", [], f"method=gt.dataset.{name}({keywords})"
+    )
 
 
 def numbers(value: Any) -> Array:

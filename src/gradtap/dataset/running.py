@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gradtap import fork_server
+from gradtap import errors, fork_server
 from gradtap.asking import check_choice
 from gradtap.dataset import preparing
 from gradtap.dataset.axes import axes_of
@@ -18,7 +18,6 @@ from gradtap.dataset.comparing import check_same
 from gradtap.dataset.jobs import Engine, Job
 from gradtap.dataset.kinds_of_data import as_source
 from gradtap.dataset.local_engine import run_locally
-from gradtap.dataset.locking import locked
 from gradtap.dataset.progress import Meter, Told
 from gradtap.dataset.reading import Source
 from gradtap.dataset.store import Store, compressors, create, remove_leftovers
@@ -26,6 +25,7 @@ from gradtap.dataset.stored import Stored
 from gradtap.dataset.working import ArraysKept, Outcome, StatisticKept, Worker
 from gradtap.graph.keeping import Graphs, Trace
 from gradtap.graph.model_files import as_trace
+from gradtap.locking import locked
 from gradtap.staged.progress import tracked
 from gradtap.types import Address, Model
 
@@ -104,16 +104,16 @@ def run(
       >>> found["hidden"].shape, found.complete
       ((100, 3), True)
     """
-    check_choice("engine", engine, ("local", "dask"))
+    _check_engine(engine, scheduler)
     check_choice("retry", retry, (True, False))
     preparing.check_counts(block=block, workers=workers)
     compressors(compression)
     path = preparing.store_path(store)
     if engine == "dask" and scheduler is None:
         fork_server.start()  # it imports TensorFlow while the question is looked at here
-    trace = as_trace(model).with_graphs(Graphs())
     with locked(path):
         remove_leftovers(path)
+        trace = as_trace(model).with_graphs(Graphs())
         there = Store(path) if os.path.lexists(path) else None
         count = there.plan.examples if there is not None else None
         source = as_source(data, trace, preprocess=preprocess, size=image_size, columns=columns, count=count)
@@ -207,6 +207,14 @@ def _compute(job: Job, store: Store, run_tasks: Engine, told: Told | None) -> No
     if isinstance(job.kept, StatisticKept):
         job.kept.finish()
     store.clean()
+
+
+def _check_engine(engine: str, scheduler: str | None) -> None:
+    check_choice("engine", engine, ("local", "dask"))
+    if engine == "dask" and scheduler is None:
+        fork_server.check_not_a_copy()
+    if scheduler is not None and engine != "dask":
+        raise errors.ArgumentError('scheduler= is for engine="dask".', [("received", scheduler)], 'engine="dask"')
 
 
 def _engine(name: str, model: Model, workers: int, scheduler: str | None) -> Engine:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradtap import errors
-from gradtap.dataset.statistics import State, Statistic, counted
+from gradtap.dataset.statistics import State, Statistic, counted, list_of_numbers
 
 Array = np.ndarray[Any, Any]
 
@@ -52,9 +52,14 @@ def quantiles(
       Masson, Rim and Lee, DDSketch: A Fast and Fully-Mergeable Quantile Sketch with Relative-Error Guarantees,
       https://arxiv.org/abs/1908.10693, 2019.
     """
-    wanted = np.asarray(q, np.float64)
-    if wanted.ndim != 1 or not len(wanted) or not np.all((wanted >= 0) & (wanted <= 1)):
-        raise errors.ArgumentError("q= is not a list of shares.", [("received", errors.received(q))], "q=[0.5]")
+    wanted = list_of_numbers("q", q, "q=[0.5]")
+    if not np.all((wanted >= 0) & (wanted <= 1)):
+        raise errors.ArgumentError(
+            "q has a number that is not from 0 to 1.", [("received", errors.received(q))], "q=[0.5]"
+        )
+    for name, value in (("accuracy", accuracy), ("smallest", smallest), ("largest", largest)):
+        if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+            raise errors.ArgumentError(f"{name}={value!r} is not a number.", [], "leave it out")
     if not (0 < accuracy < 1 and 0 < smallest < largest < math.inf):
         raise errors.ArgumentError(
             f"accuracy={accuracy!r}, smallest={smallest!r}, largest={largest!r} cannot be.",

@@ -162,10 +162,12 @@ def histogram(of: Any = "gradients", *, edges: Sequence[float]) -> Statistic:
       >>> dataset.histogram(edges=[-1.0, 0.0, 1.0]).init((2,))["histogram"].shape
       (2, 4)
     """
-    bounds = np.asarray(edges, np.float64)
-    if bounds.ndim != 1 or len(bounds) < 2 or not np.all(np.diff(bounds) > 0):
+    bounds = list_of_numbers("edges", edges, "edges=[-1,0,1]")
+    if len(bounds) < 2 or not np.all(np.diff(bounds) > 0):
         raise errors.ArgumentError(
-            "edges= does not rise.", [("received", errors.received(edges))], "np.linspace(-1, 1, 21)"
+            "the edges are not two or more numbers that rise.",
+            [("received", errors.received(edges))],
+            "edges=[-1,0,1]",
         )
 
     def update(state: State, values: Array, ids: Array) -> State:
@@ -213,10 +215,10 @@ def top_examples(of: Any = "activations", *, k: int = 9, reduce: Literal["max", 
       array([[1],
              [0]])
     """
-    if k < 1 or reduce not in ("max", "mean"):
-        raise errors.ArgumentError(
-            f"k={k!r}, reduce={reduce!r} cannot be.", [("choices", "k from 1 on; max, mean")], "k=9"
-        )
+    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or k < 1:
+        raise errors.ArgumentError(f"k={k!r} is not a positive int.", [], "k=9")
+    if reduce not in ("max", "mean"):
+        raise errors.ArgumentError(f"reduce={reduce!r} is not a choice.", [("choices", "max, mean")], 'reduce="max"')
 
     def init(shape: tuple[int, ...]) -> State:
         own = (_channels(shape), k)
@@ -239,7 +241,22 @@ def top_examples(of: Any = "activations", *, k: int = 9, reduce: Literal["max", 
         }
 
     axes = {"top_examples": ["rank"], "value": ["rank"]}
-    return Statistic("top_examples", of, init, update, merge, dict, axes, {"k": k, "reduce": reduce}, True)
+    return Statistic("top_examples", of, init, update, merge, dict, axes, {"k": int(k), "reduce": reduce}, True)
+
+
+def list_of_numbers(name: str, given: Any, such_as: str) -> Array:
+    """A keyword's value as an array of float64 with one axis.
+
+    Raises:
+      ArgumentError: It is something else.
+    """
+    try:
+        found = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        found = np.zeros(())
+    if found.ndim != 1 or not len(found):
+        raise errors.ArgumentError(f"{name} is not a list of numbers.", [("received", errors.received(given))], such_as)
+    return found
 
 
 def counted(places: Array, bins: int) -> Array:

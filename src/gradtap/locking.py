@@ -1,4 +1,7 @@
-"""One run at a time on a store: a lock that the system drops when its owner dies, with the owner's name in it."""
+"""One run at a time on a store: a lock that the system drops when its owner dies, with the owner's name in it.
+
+This file imports nothing heavy, so that a command can look at the lock before it imports TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,18 @@ def locked(store: Path) -> Iterator[None]:
         with suppress(OSError):
             path.unlink()
         os.close(handle)
+
+
+def check_free(store: Path) -> None:
+    """Raise where another run holds the lock of a store; nothing is held afterwards.
+
+    Raises:
+      StoreLockedError: Another run holds it.
+    """
+    store = store.expanduser().resolve()
+    if store.name and lock_file(store).exists():
+        with locked(store):
+            pass
 
 
 def _acquired(path: Path) -> int:
