@@ -35,6 +35,8 @@ def check_same(path: Path, there: Mapping[str, Any], asked: Mapping[str, Any], *
     ]
     if not found:
         return
+    if any(label == "arguments.method" for label, _, _ in found):  # another method has other keywords
+        found = [row for row in found if not row[0].startswith("arguments.options")]
     facts = [(label, f"{_short(a)} in the store, {_short(b)} asked") for label, a, b in found[:_MOST]]
     if len(found) > _MOST:
         facts.append(("and", f"{len(found) - _MOST} more"))

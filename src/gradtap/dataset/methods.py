@@ -182,6 +182,14 @@ class TargetRows:
     def __getitem__(self, rows: Array) -> Any:
         return self.target.of_rows(rows)
 
+    @property
+    def made_of(self) -> Any:
+        """What tells it from other targets: classes are the same in a list and in an array."""
+        target = self.target
+        if isinstance(target, ClassScore):
+            return {"classes": target.index.rows, "output": target.output, "logits": target.logits}
+        return target
+
 
 def rows_of(target: Any, examples: int) -> Array | TargetRows | None:
     """A target that has something for each example of the data; None for any other.

@@ -91,7 +91,7 @@ class Question:
         found = {
             "method": self.method.name,
             "options": described(self.method.settings),
-            "target": described(self.target if self.targets is None else getattr(self.targets, "target", self.targets)),
+            "target": described(self.target if self.targets is None else getattr(self.targets, "made_of", self.targets)),
             "at": list(keys),
             "dtype": self.dtype,
         }

@@ -53,9 +53,8 @@ def run(
 ) -> Stored:
     """Compute a method for every example of a data set, block by block, into a store that a later call goes on with.
 
-    A run that was killed, at any moment, goes on where it stopped when the same is called again, and the store comes
-    out as if nothing had happened. A bad example (a file that cannot be read, NaN, a wrong shape) is recorded with its
-    reason and does not stop the run.
+    A run that was killed goes on where it stopped when the same is called again, and the store comes out as if nothing
+    had happened. A bad example (a damaged file, NaN, a wrong shape) is recorded with its reason and stops nothing.
 
     Args:
       model: See `gradtap.gradients`. With Dask: the path of a model file, a Keras model that can be saved, or what
@@ -79,8 +78,7 @@ def run(
       scheduler: With Dask: the address of a scheduler whose workers see the same files; ``workers`` is not used.
       preprocess: For images: what is done to their pixels, as ``gradtap run --help`` lists it; None for ``"unit"``.
       image_size: For images: height and width, where the model takes any; None leaves each image as large as it is.
-      columns: For tables, dicts and files of several arrays: which are the inputs; None for all, or for those that
-        are called as the model's inputs are.
+      columns: Of tables and several arrays: the inputs; None for all, or for those with the names of the model's.
       progress: Is told after every task how far the run is.
       options: Keywords of the method, such as ``steps``, the same for all examples. Where it has a seed, the seed is 0
         unless given; where it warns, it does so for the first example alone unless ``checks`` is given.
