@@ -157,6 +157,42 @@ def test_the_colour_behind_a_token_is_its_value():
         np.testing.assert_allclose(axes.get_facecolor()[:3], colours(np.array([[value]]), scale)[0, 0])
 
 
+GREY = [0.72] * 3
+
+
+def test_one_nan_leaves_the_other_cells_of_attention():
+    heads = np.array([[[np.nan, 0.5], [0.0, 1.0]]])
+    shown = np.asarray(plot.attention(heads).axes[0].images[0].get_array())
+    np.testing.assert_array_equal(shown[0, 0], GREY)
+    np.testing.assert_allclose(shown[1], [[1, 1, 1], [0.835, 0.369, 0.0]])
+
+
+def test_a_token_that_is_not_finite_is_grey():
+    figure = plot.tokens(["a", "b"], [1.0, np.nan])
+    np.testing.assert_array_equal(figure.axes[1].get_facecolor()[:3], GREY)
+
+
+def test_channels_and_strips_show_and_count_what_is_not_finite():
+    maps = np.ones((2, 2, 3))
+    maps[0, 0, 1], maps[1, 1, 2] = np.nan, np.inf
+    figure = plot.channels(maps, k=3)
+    texts = {text.get_text() for text in figure.texts}
+    assert {"to 1", "2 not finite"} <= texts
+    np.testing.assert_array_equal(figure.axes[1].images[0].get_array()[0, 0], GREY)
+    assert [t.get_text() for t in figure.axes[1].texts] == ["channel 1", "3"]  # the NaN leaves the sum of its channel
+    figure = plot.series(np.array([[1.0, np.nan], [2.0, -2.0]]))
+    assert {"to 2", "1 not", "finite"} <= {text.get_text() for text in figure.texts}
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array()[1, 0], GREY)
+    assert "all zero" in {text.get_text() for text in plot.channels(np.zeros((2, 2, 1))).texts}
+
+
+def test_bars_of_a_series_leave_a_grey_place_for_what_is_not_finite():
+    figure = plot.series(np.array([1.0, np.nan, -np.inf]))
+    grey = [bar for bar in figure.axes[0].patches if np.allclose(bar.get_facecolor()[:3], GREY)]
+    assert [bar.get_x() + bar.get_width() / 2 for bar in grey] == [1, 2]
+    assert "2 not finite" in {text.get_text() for text in figure.texts}
+
+
 def test_one_scale_makes_values_comparable():
     figure = plot.layers({"small": np.full((2, 2), 0.1), "large": np.full((2, 2), 1.0)}, one_scale=True)
     small, large = (np.asarray(axes.images[0].get_array())[0, 0] for axes in figure.axes if axes.images)

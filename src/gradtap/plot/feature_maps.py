@@ -8,7 +8,7 @@ import numpy as np
 
 from gradtap.plot.canvas import Canvas
 from gradtap.plot.maps import Array, PictureError, colours, robust_scale
-from gradtap.plot.panels import FAINT, frame, write
+from gradtap.plot.panels import FAINT, frame, missing, number, only_one_value, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,6 +63,8 @@ def channels(
             facts = [("activations", str(rows["activation"].shape)), ("gradients", str(rows["gradient"].shape))]
             raise PictureError("activations and gradients differ in shape.", facts)
     product = rows["activation"] * rows.get("gradient", np.sign(rows["activation"]))
+    # One NaN says nothing about the rest of its channel.
+    product = np.where(np.isfinite(product), product, 0)
     weights = product.sum((0, 1)) if importance is None else np.asarray(importance, np.float64)
     if weights.shape != product.shape[2:]:
         raise PictureError(
@@ -79,7 +81,10 @@ def channels(
         bottom = height - HEAD * (1 + bool(title)) - (i + 1) * high - i * SCALE
         scale = robust_scale(maps[..., chosen])
         canvas.write(name, MARGIN + NAMES - 0.12, bottom + high / 2 + 0.08, size=9.5, ha="right")
-        canvas.write(f"to {scale:.2g}", MARGIN + NAMES - 0.12, bottom + high / 2 - 0.1, size=8, ha="right", faint=True)
+        beyond = "≥ " * bool((np.abs(maps[..., chosen][np.isfinite(maps[..., chosen])]) > scale).any())
+        reach = only_one_value(maps[..., chosen]) or f"to {beyond}{number(scale)}"
+        for down, line in ((0.1, reach), (0.24, missing(maps[..., chosen]))):
+            canvas.write(line, MARGIN + NAMES - 0.12, bottom + high / 2 - down, size=8, ha="right", faint=True)
         for column, channel in enumerate(chosen):
             axes = canvas.panel(MARGIN + NAMES + column * (PANEL + GAP), bottom, PANEL, high)
             axes.imshow(colours(maps[..., channel], scale), interpolation="nearest", aspect="auto")

@@ -42,7 +42,8 @@ def heatmap(
     """Draw one map over a photograph, with its scale below.
 
     Orange stands for positive values, blue for negative ones; the colour is strongest from the 99th percentile of the
-    magnitudes on (``robust_scale``).
+    magnitudes above zero on (``robust_scale``), and an end of the scale that values lie beyond says so. What is not
+    finite is striped grey, and counted in the scale line.
 
     Args:
       values: Map ``(rows, columns)``, such as gradient x activation summed over the channels.

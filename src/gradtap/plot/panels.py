@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gradtap.plot.maps import Array, Interpolation, colours, enlarge, faded_grey, robust_scale
+from gradtap.plot.maps import Array, Interpolation, colours, enlarge_finite, faded_grey, robust_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,15 +29,23 @@ def draw_map(
     axes: Axes, values: Array, picture: Array | None, interpolation: Interpolation, scale: float | None = None
 ) -> None:
     """Show a map ``(rows, columns)`` over its picture ``(height, width, 3)``, or on white, with its scale below."""
+    shared = scale is not None
     scale = scale or robust_scale(values)
     rows, columns = values.shape if picture is None else picture.shape[:2]
     # A picture of few pixels would also cut the map into few: its pixels are repeated.
     times = -(-PANEL_PIXELS // max(rows, columns))
     ground = None if picture is None else faded_grey(picture).repeat(times, axis=0).repeat(times, axis=1)
-    shown = enlarge(values, rows * times, columns * times, interpolation)
-    axes.imshow(colours(shown, scale, ground), interpolation="antialiased", aspect="auto")
+    shown = enlarge_finite(values, rows * times, columns * times, interpolation)
+    axes.imshow(_hatched(colours(shown, scale, ground), shown), interpolation="antialiased", aspect="auto")
     frame(axes)
-    _draw_scale(axes, scale, signed=bool((values < 0).any()))
+    _draw_scale(axes, values, scale, shared=shared)
+
+
+def _hatched(drawn: Array, values: Array) -> Array:
+    """Stripes where nothing is finite: plain grey could be taken for a part of the grey photograph."""
+    rows, columns = np.indices(values.shape)
+    dark = ~np.isfinite(values) & ((rows + columns) % 12 < 3)
+    return np.where(dark[..., np.newaxis], 0.5 * drawn, drawn)
 
 
 def write_heading(axes: Axes, title: str, caption: str) -> None:
@@ -62,19 +70,44 @@ def shortened_address(address: str, width: int = 34) -> str:
     return "\n".join(half if len(half) <= width else f"{half[: width // 2]}…{half[-width // 2 :]}" for half in halves)
 
 
-def _draw_scale(axes: Axes, scale: float, *, signed: bool) -> None:
+def _draw_scale(axes: Axes, values: Array, scale: float, *, shared: bool) -> None:
+    write(axes, missing(values), (0.5, 0), -20, size=8, va="center", colour=FAINT)
+    nothing = only_one_value(values)
+    if nothing and not shared:
+        write(axes, nothing, (0.5, 0), -10, size=8, va="center", colour=FAINT)
+        return
     # Sized in points below the panel, whatever the panel's height is.
     height = axes.get_window_extent().height * 72 / axes.figure.dpi
-    bar = axes.inset_axes((0.25, -13 / height, 0.5, 6 / height))
-    low = -scale if signed else 0.0
-    ramp = np.linspace(low, scale, 256)[np.newaxis]
-    bar.imshow(colours(ramp, scale), aspect="auto")
+    draw_bar(axes.inset_axes((0.25, -13 / height, 0.5, 6 / height)), values, scale)
+
+
+def draw_bar(bar: Axes, values: Array, scale: float) -> None:
+    """Fill axes with the colours of a scale, its ends beside it: with a sign where values lie beyond them."""
+    finite = values[np.isfinite(values)]
+    lowest, highest = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    low = -scale if lowest < 0 else 0.0
+    bar.imshow(colours(np.linspace(low, scale, 256)[np.newaxis], scale), aspect="auto")
     frame(bar)
-    for text, x, side in ((_number(low), -0.04, "right"), (_number(scale), 1.04, "left")):
+    left = "≤ " * (lowest < -scale) + number(low)
+    right = "≥ " * (highest > scale) + number(scale)
+    for text, x, side in ((left, -0.04, "right"), (right, 1.04, "left")):
         bar.text(x, 0.45, text, transform=bar.transAxes, ha=side, va="center", fontsize=8, color=FAINT)
 
 
-def _number(value: float) -> str:
+def only_one_value(values: Array) -> str:
+    """What takes the place of a scale where there is nothing but zeros, or nothing finite; empty otherwise."""
+    finite = values[np.isfinite(values)]
+    return "" if finite.any() else "all zero" if finite.size else "no finite value"
+
+
+def missing(values: Array) -> str:
+    """How many values are not finite; empty where all are, or none is."""
+    count = int((~np.isfinite(values)).sum())
+    return f"{count} not finite" if 0 < count < values.size else ""
+
+
+def number(value: float) -> str:
+    """Two digits of an end of a scale."""
     return f"{value:.2g}".replace("-", "\N{MINUS SIGN}")
 
 

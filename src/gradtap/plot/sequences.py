@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradtap.plot.canvas import Canvas
-from gradtap.plot.maps import NEGATIVE, POSITIVE, Array, PictureError, colours, robust_scale
-from gradtap.plot.panels import FAINT, FRAME, INK, frame, write
+from gradtap.plot.maps import NEGATIVE, NOT_FINITE, POSITIVE, Array, PictureError, colours, robust_scale
+from gradtap.plot.panels import FAINT, FRAME, INK, frame, missing, number, only_one_value, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,10 +134,18 @@ def series(
     below = canvas.panel(left, 2 * MARGIN + 0.2, wide, high)
     if bars.ndim == 1:
         ink = [tuple(POSITIVE if value > 0 else NEGATIVE) for value in bars]
-        below.bar(places, bars, width=0.9, color=ink)
+        below.bar(places, np.where(np.isfinite(bars), bars, 0), width=0.9, color=ink)
         below.axhline(0, color=FRAME, linewidth=0.8)
+        for place in places[~np.isfinite(bars)]:
+            below.axvspan(place - 0.45, place + 0.45, color=tuple(NOT_FINITE), linewidth=0)
+        canvas.write(missing(bars), left + wide, 2 * MARGIN + 0.2 + high + GAP / 2, size=8, ha="right", faint=True)
     else:
-        shown = colours(bars.T, robust_scale(bars))
+        scale = robust_scale(bars)
+        shown = colours(bars.T, scale)
+        beyond = "≥ " * bool((np.abs(bars[np.isfinite(bars)]) > scale).any())
+        reach = only_one_value(bars).replace("no finite", "no finite\n") or f"to {beyond}{number(scale)}"
+        for line, text in enumerate([reach, *missing(bars).rsplit(" ", 1)]):
+            canvas.write(text, left - 0.06, 2 * MARGIN + 0.2 + high / 2 - 0.14 * line, size=8, ha="right", faint=True)
         below.imshow(shown, aspect="auto", interpolation="nearest", extent=(-0.5, len(bars) - 0.5, bars.shape[1], 0))
         below.set_yticks([])
     panels = [below]
@@ -205,7 +213,7 @@ def attention(
     height = MARGIN + rows * step + TITLE * bool(title) + edge * (words is not None)
     canvas = Canvas(width, height, ax)
     canvas.write(title, width / 2, height - 0.2, size=12)
-    scale = float(np.max(np.abs(heads))) or 1.0
+    scale = float(np.max(np.abs(heads), where=np.isfinite(heads), initial=0)) or 1.0
     for head, matrix in enumerate(heads):
         row, column = divmod(head, columns)
         left = MARGIN + edge * (queries is not None) + column * (HEAD + GAP)
