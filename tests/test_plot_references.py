@@ -200,21 +200,33 @@ def test_one_scale_makes_values_comparable():
     assert large.min() < 0.05
 
 
+MAP, PHOTO = np.ones((7, 11)), np.zeros((40, 60, 3), np.uint8)
+
+
 @pytest.mark.parametrize(
-    "draw",
+    ("draw", "message"),
     [
-        lambda: plot.channels(np.ones((3, 3))),
-        lambda: plot.channels(np.ones((3, 3, 2)), np.ones((3, 3, 1))),
-        lambda: plot.channels(np.ones((3, 3, 2)), importance=np.ones(3)),
-        lambda: plot.tokens(["a", "b"], [1.0]),
-        lambda: plot.tokens([["a"], ["b"]], [[1.0]]),
-        lambda: plot.tokens([], []),
-        lambda: plot.series(np.ones(4), np.ones(5)),
-        lambda: plot.series(np.ones((2, 2, 2))),
-        lambda: plot.attention(np.ones((2, 3, 3)), ["a"]),
-        lambda: plot.attention(np.ones(3)),
+        (lambda: plot.channels(np.ones((3, 3))), "no feature maps of one example"),
+        (lambda: plot.channels(np.ones((3, 3, 2)), np.ones((3, 3, 1))), "differ in shape"),
+        (lambda: plot.channels(np.ones((3, 3, 2)), importance=np.ones(3)), "another number of channels"),
+        (lambda: plot.channels(np.ones((3, 3, 2)), k=0), r"no channel to draw\.\s+k +0"),
+        (lambda: plot.tokens(["a", "b"], [1.0]), "differ in number"),
+        (lambda: plot.tokens([["a"], ["b"]], [[1.0]]), "differ in number"),
+        (lambda: plot.tokens([], []), "no token to draw"),
+        (lambda: plot.series(np.ones(4), np.ones(5)), "no series"),
+        (lambda: plot.series(np.ones((2, 2, 2))), "no series"),
+        (lambda: plot.attention(np.ones((2, 3, 3)), ["a"]), "differ in number"),
+        (lambda: plot.attention(np.ones(3)), r"received +\(3,\)"),
+        (lambda: plot.attention(np.ones((1, 2, 5, 5))), r"drop the batch axis: weights\[0\]"),
+        (lambda: plot.attention(np.ones((3, 2, 5, 5))), r"draw one example: weights\[0\]"),
+        (lambda: plot.heatmap(PHOTO, MAP), r"swapped[\s\S]*heatmap\(values, image\)"),
+        (lambda: plot.heatmap(np.ones((7, 7, 3)), PHOTO), r"values\.sum\(-1\)"),
+        (lambda: plot.heatmap({"conv1": MAP[None], "conv2": MAP[None]}, PHOTO), r"pass result\['conv2'\]\[0\]"),
+        (lambda: plot.layers({"a": MAP, "b": MAP}, captions=["one"]), r"`captions` are not as many as the maps"),
+        (lambda: plot.layers({"a": MAP}, PHOTO, image_captions=["one", "two"]), "as many as the examples"),
+        (lambda: plot.layers({"a": MAP}, captions="7"), "`captions` is one text"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(draw):
-    with pytest.raises(plot.PictureError):
+def test_what_cannot_be_drawn_is_refused(draw, message):
+    with pytest.raises(plot.PictureError, match=message):
         draw()

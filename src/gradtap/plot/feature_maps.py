@@ -39,7 +39,7 @@ def channels(
     Args:
       activations: ``(rows, columns, channels)``.
       gradients: Of the same shape; None for the activations alone.
-      k: How many channels.
+      k: How many channels; all of them where there are fewer.
       importance: ``(channels,)``, such as `gradtap.attribution.channel_importance` gives; the largest magnitudes come
         first. None for the sum of gradient x activation, or of the magnitudes of the activations where there are no
         gradients.
@@ -50,7 +50,7 @@ def channels(
       Figure with one column for each channel.
 
     Raises:
-      PictureError: A shape cannot be drawn.
+      PictureError: A shape cannot be drawn, or ``k`` is below 1.
       MissingExtraError: matplotlib is not installed.
 
     Example:
@@ -71,6 +71,8 @@ def channels(
             "importance has another number of channels.",
             [("importance", str(weights.shape)), ("channels", str(product.shape[2]))],
         )
+    if k < 1:
+        raise PictureError("there is no channel to draw.", [("k", str(k))])
     chosen = np.argsort(-np.abs(weights), kind="stable")[:k]
     high = PANEL * product.shape[0] / product.shape[1]
     width = 2 * MARGIN + NAMES + len(chosen) * (PANEL + GAP) - GAP

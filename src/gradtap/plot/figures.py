@@ -65,7 +65,7 @@ def heatmap(
     Example:
       >>> heatmap(np.ones((7, 7)), title="head_relu").savefig("map.png")
     """
-    maps = {title: values}
+    maps = {title: _one_map(values, image)}
     return layers(maps, image, captions=[caption], note=note, interpolation=interpolation, show_images=False, ax=ax)
 
 
@@ -91,8 +91,8 @@ def layers(
       images: One image, or a batch or a list of images, as ``heatmap`` takes them. Without them the maps stand on
         white.
       title: Line above the whole figure.
-      captions: One line per map, below its title.
-      image_captions: One line per example, below its photograph.
+      captions: One line per map, below its title; none at all, or as many as maps.
+      image_captions: One line per example, below its photograph; none at all, or as many as examples.
       note: Line below the figure, such as what the colours mean.
       interpolation: ``"bilinear"``, or ``"nearest"`` to see the maps' own cells.
       show_images: Whether the photographs take the first column.
@@ -104,7 +104,7 @@ def layers(
       Figure with ``batch`` rows and ``len(maps)`` columns, plus one for the photographs.
 
     Raises:
-      PictureError: There is no map, or numbers of examples differ, or a shape cannot be drawn.
+      PictureError: There is no map, or numbers of examples or captions differ, or a shape cannot be drawn.
       MissingExtraError: matplotlib is not installed.
 
     Example:
@@ -113,6 +113,8 @@ def layers(
     columns = {name: _batch_of_maps(name, values) for name, values in maps.items()}
     examples = _number_of_examples(columns)
     pictures = _pictures(images, examples)
+    _check_captions("captions", captions, "maps", len(columns))
+    _check_captions("image_captions", image_captions, "examples", examples)
     photographs = int(show_images and pictures is not None)
     panel = PANEL_WIDTH * _height_over_width(pictures[0] if pictures else next(iter(columns.values()))[0])
     width = 2 * MARGIN + (len(columns) + photographs) * (PANEL_WIDTH + GAP) - GAP
@@ -138,6 +140,42 @@ def layers(
                 write_heading(axes, name, _nth(captions, column - photographs))
             draw_map(axes, values[row], pictures[row] if pictures else None, interpolation, scale)
     return canvas.figure
+
+
+def _one_map(values: Any, image: Any) -> Any:
+    """Refuse what is often given in the place of a map, and say what to give."""
+    if isinstance(values, Mapping):
+        taps = list(values)
+        remedy = f"pass result[{taps[-1]!r}][0], the map of one tap and one example" if taps else ()
+        raise PictureError(
+            "a result is no map.", [("received", type(values).__name__), ("taps", ", ".join(taps))], remedy
+        )
+    shape = np.shape(values)
+    received = [("received", str(shape))]
+    if len(shape) == 3 and np.ndim(image) == 2 and image is not None:
+        raise PictureError(
+            "the map and the image are swapped.",
+            [("values", str(shape)), ("image", str(np.shape(image)))],
+            "pass the map first: heatmap(values, image)",
+        )
+    if len(shape) == 3 and shape[0] != 1:
+        remedies = [
+            "with channels last, sum over them: values.sum(-1)",
+            "with a batch first, pass values[0], or use plot.layers",
+        ]
+        raise PictureError("a heat map shows one map (rows, columns).", received, remedies)
+    return values
+
+
+def _check_captions(name: str, lines: Sequence[str], things: str, count: int) -> None:
+    if isinstance(lines, str):
+        raise PictureError(
+            f"`{name}` is one text.", [("received", repr(lines))], f"pass a list, one for each of the {things}"
+        )
+    if len(lines) not in (0, count):
+        raise PictureError(
+            f"`{name}` are not as many as the {things}.", [(name, str(len(lines))), (things, str(count))]
+        )
 
 
 def _batch_of_maps(name: str, values: Any) -> Array:

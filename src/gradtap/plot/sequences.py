@@ -48,7 +48,7 @@ def tokens(
       Figure with each text on lines of its own. One scale holds for all of them.
 
     Raises:
-      PictureError: Tokens and values differ in number.
+      PictureError: There is no token, or tokens and values differ in number.
       MissingExtraError: matplotlib is not installed.
 
     Example:
@@ -57,7 +57,9 @@ def tokens(
     one = all(isinstance(word, str) for word in words)
     texts: list[list[str]] = [[str(word) for word in words]] if one else [list(text) for text in words]
     rows = [np.asarray(values)] if len(texts) == 1 and np.ndim(values) == 1 else [np.asarray(row) for row in values]
-    if not any(texts) or [len(text) for text in texts] != [row.size for row in rows]:
+    if not any(texts):
+        raise PictureError("there is no token to draw.")
+    if [len(text) for text in texts] != [row.size for row in rows]:
         facts = [("tokens", str([len(text) for text in texts])), ("values", str([row.shape for row in rows]))]
         raise PictureError("tokens and values differ in number.", facts)
     laid = [_lines(text, int((width - 2 * MARGIN) / LETTER)) for text in texts]
@@ -197,7 +199,10 @@ def attention(
     heads = np.asarray(weights, np.float64)
     heads = heads[None] if heads.ndim == 2 else heads
     if heads.ndim != 3 or not heads.size:
-        raise PictureError("this is no attention of one example.", [("received", str(heads.shape))])
+        batch = heads.ndim == 4
+        remedy = f"{'drop the batch axis' if len(heads) == 1 else 'draw one example'}: weights[0]" if batch else ()
+        facts = [("expected", "(heads, queries, keys) or (queries, keys)"), ("received", str(heads.shape))]
+        raise PictureError("this is no attention of one example.", facts, remedy)
     queries = words if queries is None and heads.shape[1] == heads.shape[2] else queries
     for names, size in ((words, heads.shape[2]), (queries, heads.shape[1])):
         if names is not None and len(names) != size:
