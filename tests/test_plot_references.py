@@ -181,7 +181,7 @@ def test_channels_and_strips_show_and_count_what_is_not_finite():
     np.testing.assert_array_equal(figure.axes[1].images[0].get_array()[0, 0], GREY)
     assert [t.get_text() for t in figure.axes[1].texts] == ["channel 1", "3"]  # the NaN leaves the sum of its channel
     figure = plot.series(np.array([[1.0, np.nan], [2.0, -2.0]]))
-    assert {"to 2", "1 not", "finite"} <= {text.get_text() for text in figure.texts}
+    assert {"to 2", "1 not finite"} <= {text.get_text() for text in figure.texts}
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array()[1, 0], GREY)
     assert "all zero" in {text.get_text() for text in plot.channels(np.zeros((2, 2, 1))).texts}
 
