@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradtap.plot.canvas import Canvas
-from gradtap.plot.lettering import inches, text_factor, width_of
+from gradtap.plot.lettering import LARGEST, inches, text_factor, width_of
 from gradtap.plot.maps import Array, PictureError, colours
 from gradtap.plot.panels import FAINT, draw_bar, frame, missing, only_one_value, write
 
@@ -82,7 +82,7 @@ def attention(
         high = MARGIN + rows * (HEAD + NAME * text) + edge * text * (words is not None) + FOOT * text
         return wide, high + titled
 
-    text = min(text_factor(ax, area), 3.0)
+    text = min(text_factor(ax, area), LARGEST)
     width, height = area(text)
     canvas = Canvas(width, height, ax, text)
     canvas.title(title)
@@ -99,6 +99,7 @@ def attention(
         if words is not None and head >= len(heads) - columns:
             _name(axes.set_xticks, words, inches(axes)[0], canvas.by, rotation=90)
         axes.tick_params(labelsize=7 * canvas.by, colors=FAINT, length=0, pad=1)
+        axes.tick_params(axis="x", pad=4 * canvas.by)  # the first column's name stands beside the last row's
     _draw_scale(canvas, heads, scale, width / 2, text)
     return canvas.figure
 

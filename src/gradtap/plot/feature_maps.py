@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradtap.plot.canvas import Canvas
-from gradtap.plot.lettering import text_factor
+from gradtap.plot.lettering import LARGEST, text_factor
 from gradtap.plot.maps import Array, PictureError, colours, robust_scale
 from gradtap.plot.panels import FAINT, frame, missing, number, only_one_value, write
 
@@ -86,7 +86,7 @@ def channels(
         block = HEAD * text + len(rows) * (high + SCALE * text)
         return 2 * MARGIN + NAMES * text + across * (PANEL + GAP) - GAP, MARGIN + titled + blocks * block
 
-    text = min(text_factor(ax, area), 4.0)
+    text = min(text_factor(ax, area), LARGEST)
     width, height = area(text)
     canvas = Canvas(width, height, ax, text)
     canvas.title(title)
@@ -107,7 +107,8 @@ def channels(
                 heading = str(channel) if "…" in heading else heading
                 write(axes, heading, (0.5, 1), 5, size=9, va="bottom", by=canvas.by)
             if i == len(rows) - 1:
-                weight = canvas.fit(f"{weights[channel]:.3g}", PANEL + GAP, 8)
+                values = [f"{weights[channel]:.{digits}g}" for digits in (3, 2, 1)]
+                weight = next((text for text in values if "…" not in canvas.fit(text, PANEL + GAP / 2, 8)), "")
                 write(axes, weight, (0.5, 0), -9, size=8, va="center", colour=FAINT, by=canvas.by)
     return canvas.figure
 

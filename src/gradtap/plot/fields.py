@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradtap.plot.canvas import Canvas
-from gradtap.plot.lettering import text_factor
+from gradtap.plot.lettering import LARGEST, text_factor
 from gradtap.plot.maps import Array, PictureError, as_picture, colours, robust_scale
-from gradtap.plot.panels import CAPTION_LINE, FAINT, FRAME, INK, caption_lines, frame, write, write_heading
+from gradtap.plot.panels import CAPTION_LINE, FAINT, FRAME, INK, WIDER, caption_lines, frame, write, write_heading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,11 +71,11 @@ def receptive(fields: EffectiveFields, *, title: str = "", ax: Axes | None = Non
     told = {name: _told(field) for name, field in found.items()}
 
     def area(text: float) -> tuple[float, float]:
-        lines = max(len(caption_lines(line, (PANEL * 72 + 6) / text)) for line in told.values())
+        lines = max(len(caption_lines(line, WIDER * PANEL * 72 / text)) for line in told.values())
         head = HEAD + (lines - 1) * CAPTION_LINE / 72
         return 2 * MARGIN + len(found) * (PANEL + GAP) - GAP, head * text + PANEL + FOOT * text + titled
 
-    text = min(text_factor(ax, area), 3.0)
+    text = min(text_factor(ax, area), LARGEST)
     canvas = Canvas(*area(text), ax, text)
     canvas.title(title)
     for column, (name, field) in enumerate(found.items()):
@@ -163,7 +163,7 @@ def patches(
         wide = 2 * MARGIN + NAMES * text + longest * (CROP + GAP) - GAP
         return wide, 2 * MARGIN + len(rows) * (CROP + VALUE * text) + titled
 
-    text = min(text_factor(ax, area), 4.0)
+    text = min(text_factor(ax, area), LARGEST)
     width, height = area(text)
     canvas = Canvas(width, height, ax, text)
     canvas.title(title)
@@ -177,7 +177,8 @@ def patches(
             axes = canvas.panel(names + column * (CROP + GAP), bottom, CROP, CROP)
             axes.imshow(as_picture(picture), interpolation="nearest")
             frame(axes)
-            value = canvas.fit(f"{patch.activation:.3g}", CROP + GAP, 8)
+            values = [f"{patch.activation:.{digits}g}" for digits in (3, 2, 1)]
+            value = next((text for text in values if "…" not in canvas.fit(text, CROP + GAP / 2, 8)), "")
             write(axes, value, (0.5, 0), -8, size=8, va="center", colour=FAINT, by=canvas.by)
     return canvas.figure
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradtap.plot.canvas import Canvas
-from gradtap.plot.lettering import broken, text_factor
+from gradtap.plot.lettering import LARGEST, broken, text_factor
 from gradtap.plot.maps import Array, Interpolation, PictureError, as_picture, robust_scale
-from gradtap.plot.panels import CAPTION_LINE, caption_lines, draw_map, draw_photograph, write_heading
+from gradtap.plot.panels import CAPTION_LINE, WIDER, caption_lines, draw_map, draw_photograph, write_heading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,7 +105,7 @@ def layers(
 
     Returns:
       Figure with ``batch`` rows and ``len(maps)`` columns, plus one for the photographs; of more than 8 panels, several
-      rows for each example. In small axes the scales below the panels are left out.
+      rows for each example. In small axes the lines below the panels are left out.
 
     Raises:
       PictureError: There is no map, or numbers of examples or captions differ, or a shape cannot be drawn.
@@ -125,9 +125,9 @@ def layers(
         note = " · ".join(filter(None, [note, _stretched(pictures, ratio)]))
     grid = _Grid(len(columns) + photographs, examples, PANEL_WIDTH * ratio, title if ax is None else "", note, captions)
     text = text_factor(ax, grid.size)
-    if np.isinf(text):  # no room for a scale below every panel
+    if text > 4:  # scales below every panel would leave little of the panels
         grid = replace(grid, scaled=False)
-        text = min(text_factor(ax, grid.size), 4.0)
+        text = min(text_factor(ax, grid.size), LARGEST)
     width, height = grid.size(text)
     canvas = Canvas(width, height, ax, text)
     if ax is not None:
@@ -206,7 +206,7 @@ class _Grid:
 
     def heading(self, text: float) -> float:
         """Above a row with titles."""
-        room = PANEL_WIDTH * 72 + 6
+        room = WIDER * PANEL_WIDTH * 72
         more = max((len(caption_lines(caption, room / text)) for caption in self.captions), default=1) - 1
         return (HEADING + max(more, 0) * CAPTION_LINE / 72) * text
 

@@ -12,10 +12,10 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Text becomes no smaller than this share of its own size: 7 points of 10.
-LEGIBLE = 0.7
+#: Text becomes no smaller than this share of its own size: 8 points of 10.
+LEGIBLE = 0.8
 #: How many times larger than the panels text is laid out at most: beyond, nothing of the panels would be left.
-LARGEST = 8.0
+LARGEST = 10.0
 
 
 @lru_cache(4096)
@@ -28,10 +28,12 @@ def width_of(text: str, size: float) -> float:
     return float(width)
 
 
-def fitted(text: str, room: float, size: float) -> str:
-    """Cut the end of a line that is wider than its room, in points, and put an ellipsis there."""
+def fitted(text: str, room: float, size: float, *, end: bool = False) -> str:
+    """Cut a line that is wider than its room, in points, and put an ellipsis there: its end, or all but its end."""
     if width_of(text, size) <= room:
         return text
+    if end:
+        return fitted(text[::-1], room, size)[::-1]
     fits = [end for end in range(len(text)) if width_of(f"{text[:end].rstrip()}…", size) <= room]
     return f"{text[: max(fits, default=0)].rstrip()}…"
 
