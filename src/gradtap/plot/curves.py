@@ -220,6 +220,7 @@ def _name(ax: Axes, outside: bool, many: bool) -> None:
     handles, names = ax.get_legend_handles_labels()
     where: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)} if outside else {"loc": "best"}
     size = 10 if outside or not many else 7
-    legend = ax.legend(handles, [_cut(name) for name in names], frameon=False, labelcolor=INK, fontsize=size, **where)
+    where |= {"frameon": many and not outside, "edgecolor": "none", "framealpha": 0.85}  # readable over the lines
+    legend = ax.legend(handles, [_cut(name) for name in names], labelcolor=INK, fontsize=size, **where)
     for text in legend.get_texts():
         text.set_parse_math(False)
