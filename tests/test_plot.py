@@ -13,7 +13,7 @@ from gradtap.attacks.robustness import RobustAccuracy
 from gradtap.errors import MissingExtraError
 from gradtap.evaluate.curves import Curves
 from gradtap.plot import PictureError, curve, heatmap, layers, robust_scale
-from gradtap.plot.maps import NEGATIVE, POSITIVE, as_picture, colours, enlarge
+from gradtap.plot.maps import NEGATIVE, NOT_FINITE, POSITIVE, as_picture, colours, enlarge, enlarge_finite
 from gradtap.plot.panels import shortened_address
 from gradtap.results import PathAttributions
 
@@ -23,15 +23,17 @@ pytest.importorskip("matplotlib")
 @pytest.mark.parametrize(
     ("values", "scale"),
     [
-        (np.arange(-100.0, 101.0), 99.0),  # |values| are 0, 1, 1, 2, 2, ..., 100, 100
+        (np.arange(-100.0, 101.0), 99.0),  # |values| are 0, 1, 1, 2, 2, ..., 100, 100: 198 of 200 are at most 99
         (np.zeros((4, 4)), 1.0),
         (np.full((2, 2), np.nan), 1.0),
         (np.array([1.0, np.inf, -np.inf, np.nan]), 1.0),
         (np.array([0.0] * 999 + [-7.0]), 7.0),  # the percentile alone would be 0
-        (np.array([0.0, -2.0]), 1.98),
+        (np.array([0.0, -2.0]), 2.0),
+        (np.array([0.0] * 194 + [1.0, 1.0]), 1.0),
+        (np.array([1.0, 5.0]), 5.0),  # nothing between two values of the map
     ],
 )
-def test_scale_is_the_99th_percentile_of_the_magnitudes(values, scale):
+def test_scale_is_the_99th_percentile_of_the_magnitudes_above_zero(values, scale):
     assert robust_scale(values) == pytest.approx(scale)
 
 
@@ -54,6 +56,23 @@ def test_enlargement_does_not_spread_what_is_not_finite():
     assert np.isfinite(enlarge(np.array([[np.nan, 1.0], [np.inf, -1.0]]), 8, 8)).all()
     with pytest.raises(PictureError, match="no interpolation 'cubic'"):
         enlarge(np.ones((2, 2)), 4, 4, "cubic")
+
+
+def test_cells_that_are_not_finite_stay_apart_and_the_others_keep_their_values():
+    small = np.array([[np.nan, 1.0, 3.0], [2.0, 1.0, -np.inf]])
+    np.testing.assert_array_equal(
+        enlarge_finite(small, 2, 6, "nearest"), [[np.nan] * 2 + [1, 1, 3, 3], [2, 2, 1, 1] + [np.nan] * 2]
+    )
+    large = enlarge_finite(np.array([[np.nan, 1.0, 1.0]]), 1, 12)
+    np.testing.assert_array_equal(large, [[np.nan] * 4 + [1.0] * 8])  # no fading towards what is missing
+    whole = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(enlarge_finite(whole, 5, 7), enlarge(whole, 5, 7))
+
+
+def test_what_is_not_finite_is_grey():
+    drawn = colours(np.array([[np.nan, np.inf, -np.inf, 0.0]]), 1.0, np.full((1, 4, 3), 0.4))
+    np.testing.assert_array_equal(drawn[0, :3], [NOT_FINITE] * 3)
+    np.testing.assert_allclose(drawn[0, 3], 0.4)
 
 
 def test_colours_show_the_picture_at_zero_and_the_sign_elsewhere():
@@ -96,6 +115,31 @@ def test_the_scale_of_a_map_without_negative_values_begins_at_zero():
 
     assert numbers(np.array([[0.0, 2.0]])) == ["0", "2"]
     assert numbers(np.array([[-4.0, 2.0]])) == ["−4", "4"]
+
+
+def scale_line(values):
+    """What is written below a map."""
+    [panel] = heatmap(values).axes
+    beside = [text.get_text() for bar in panel.child_axes for text in bar.texts]
+    return beside + [text.get_text() for text in panel.texts if text.get_text()]
+
+
+def test_the_scale_line_says_what_the_scale_does_not_show():
+    many = np.r_[np.full(198, -1.0), 5.0, 7.0].reshape(10, 20)
+    assert scale_line(many) == ["−1", "≥ 1"]
+    assert scale_line(-many) == ["≤ −1", "1"]
+    assert scale_line(np.zeros((3, 3))) == ["all zero"]
+    assert scale_line(np.full((3, 3), np.nan)) == ["no finite value"]
+    assert scale_line(np.array([[0.0, 0.0, np.inf]])) == ["1 not finite", "all zero"]
+    assert scale_line(np.array([[1.0, np.nan, -np.inf]])) == ["0", "1", "2 not finite"]
+
+
+def test_a_cell_that_is_not_finite_is_striped_grey_on_its_picture():
+    figure = heatmap(np.array([[np.nan, 0.0]]), np.full((4, 4, 3), 1.0), interpolation="nearest")
+    shown = np.asarray(figure.axes[0].images[0].get_array())
+    half = shown.shape[1] // 2
+    assert set(np.unique(shown[:, :half].round(3))) == {0.36, 0.72}
+    np.testing.assert_allclose(shown[:, half:], 1)
 
 
 def test_long_notes_are_wrapped_into_the_figure():

@@ -157,6 +157,42 @@ def test_the_colour_behind_a_token_is_its_value():
         np.testing.assert_allclose(axes.get_facecolor()[:3], colours(np.array([[value]]), scale)[0, 0])
 
 
+GREY = [0.72] * 3
+
+
+def test_one_nan_leaves_the_other_cells_of_attention():
+    heads = np.array([[[np.nan, 0.5], [0.0, 1.0]]])
+    shown = np.asarray(plot.attention(heads).axes[0].images[0].get_array())
+    np.testing.assert_array_equal(shown[0, 0], GREY)
+    np.testing.assert_allclose(shown[1], [[1, 1, 1], [0.835, 0.369, 0.0]])
+
+
+def test_a_token_that_is_not_finite_is_grey():
+    figure = plot.tokens(["a", "b"], [1.0, np.nan])
+    np.testing.assert_array_equal(figure.axes[1].get_facecolor()[:3], GREY)
+
+
+def test_channels_and_strips_show_and_count_what_is_not_finite():
+    maps = np.ones((2, 2, 3))
+    maps[0, 0, 1], maps[1, 1, 2] = np.nan, np.inf
+    figure = plot.channels(maps, k=3)
+    texts = {text.get_text() for text in figure.texts}
+    assert {"to 1", "2 not finite"} <= texts
+    np.testing.assert_array_equal(figure.axes[1].images[0].get_array()[0, 0], GREY)
+    assert [t.get_text() for t in figure.axes[1].texts] == ["channel 1", "3"]  # the NaN leaves the sum of its channel
+    figure = plot.series(np.array([[1.0, np.nan], [2.0, -2.0]]))
+    assert {"to 2", "1 not finite"} <= {text.get_text() for text in figure.texts}
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array()[1, 0], GREY)
+    assert "all zero" in {text.get_text() for text in plot.channels(np.zeros((2, 2, 1))).texts}
+
+
+def test_bars_of_a_series_leave_a_grey_place_for_what_is_not_finite():
+    figure = plot.series(np.array([1.0, np.nan, -np.inf]))
+    grey = [bar for bar in figure.axes[0].patches if np.allclose(bar.get_facecolor()[:3], GREY)]
+    assert [bar.get_x() + bar.get_width() / 2 for bar in grey] == [1, 2]
+    assert "2 not finite" in {text.get_text() for text in figure.texts}
+
+
 def test_one_scale_makes_values_comparable():
     figure = plot.layers({"small": np.full((2, 2), 0.1), "large": np.full((2, 2), 1.0)}, one_scale=True)
     small, large = (np.asarray(axes.images[0].get_array())[0, 0] for axes in figure.axes if axes.images)
@@ -164,21 +200,33 @@ def test_one_scale_makes_values_comparable():
     assert large.min() < 0.05
 
 
+MAP, PHOTO = np.ones((7, 11)), np.zeros((40, 60, 3), np.uint8)
+
+
 @pytest.mark.parametrize(
-    "draw",
+    ("draw", "message"),
     [
-        lambda: plot.channels(np.ones((3, 3))),
-        lambda: plot.channels(np.ones((3, 3, 2)), np.ones((3, 3, 1))),
-        lambda: plot.channels(np.ones((3, 3, 2)), importance=np.ones(3)),
-        lambda: plot.tokens(["a", "b"], [1.0]),
-        lambda: plot.tokens([["a"], ["b"]], [[1.0]]),
-        lambda: plot.tokens([], []),
-        lambda: plot.series(np.ones(4), np.ones(5)),
-        lambda: plot.series(np.ones((2, 2, 2))),
-        lambda: plot.attention(np.ones((2, 3, 3)), ["a"]),
-        lambda: plot.attention(np.ones(3)),
+        (lambda: plot.channels(np.ones((3, 3))), "no feature maps of one example"),
+        (lambda: plot.channels(np.ones((3, 3, 2)), np.ones((3, 3, 1))), "differ in shape"),
+        (lambda: plot.channels(np.ones((3, 3, 2)), importance=np.ones(3)), "another number of channels"),
+        (lambda: plot.channels(np.ones((3, 3, 2)), k=0), r"no channel to draw\.\s+k +0"),
+        (lambda: plot.tokens(["a", "b"], [1.0]), "differ in number"),
+        (lambda: plot.tokens([["a"], ["b"]], [[1.0]]), "differ in number"),
+        (lambda: plot.tokens([], []), "no token to draw"),
+        (lambda: plot.series(np.ones(4), np.ones(5)), "no series"),
+        (lambda: plot.series(np.ones((2, 2, 2))), "no series"),
+        (lambda: plot.attention(np.ones((2, 3, 3)), ["a"]), "differ in number"),
+        (lambda: plot.attention(np.ones(3)), r"received +\(3,\)"),
+        (lambda: plot.attention(np.ones((1, 2, 5, 5))), r"drop the batch axis: weights\[0\]"),
+        (lambda: plot.attention(np.ones((3, 2, 5, 5))), r"draw one example: weights\[0\]"),
+        (lambda: plot.heatmap(PHOTO, MAP), r"swapped[\s\S]*heatmap\(values, image\)"),
+        (lambda: plot.heatmap(np.ones((7, 7, 3)), PHOTO), r"values\.sum\(-1\)"),
+        (lambda: plot.heatmap({"conv1": MAP[None], "conv2": MAP[None]}, PHOTO), r"pass result\['conv2'\]\[0\]"),
+        (lambda: plot.layers({"a": MAP, "b": MAP}, captions=["one"]), r"`captions` are not as many as the maps"),
+        (lambda: plot.layers({"a": MAP}, PHOTO, image_captions=["one", "two"]), "as many as the examples"),
+        (lambda: plot.layers({"a": MAP}, captions="7"), "`captions` is one text"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(draw):
-    with pytest.raises(plot.PictureError):
+def test_what_cannot_be_drawn_is_refused(draw, message):
+    with pytest.raises(plot.PictureError, match=message):
         draw()

@@ -13,13 +13,15 @@ Example:
   >>> gt.plot.layers(maps, images).savefig("layers.png")
 """
 
+from gradtap.plot.attention_heads import attention
 from gradtap.plot.curves import curve
 from gradtap.plot.feature_maps import channels
 from gradtap.plot.fields import patches, receptive
 from gradtap.plot.figures import heatmap, layers
 from gradtap.plot.flow_figures import flow
 from gradtap.plot.maps import PictureError, robust_scale
-from gradtap.plot.sequences import attention, series, tokens
+from gradtap.plot.sequences import tokens
+from gradtap.plot.time_series import series
 
 __all__ = [
     "PictureError",

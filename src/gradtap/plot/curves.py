@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradtap.errors import MissingExtraError
+from gradtap.plot.lettering import fitted, width_of
 from gradtap.plot.maps import Array, PictureError
 from gradtap.plot.panels import FAINT, FRAME, INK
 
@@ -23,6 +24,8 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#0
 #: After the last colour they begin again, drawn in another way.
 DASHES = ("-", "--", ":", "-.")
 WIDTH, HEIGHT = 6.4, 4.2
+#: The names of more lines than this stand beside the figure.
+FEW = 6
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,16 @@ def curve(results: Any, *, title: str = "", note: str = "", ax: Axes | None = No
             from matplotlib.figure import Figure
         except ImportError:
             raise MissingExtraError.of("viz", "drawing a picture") from None
-        figure = Figure(figsize=(WIDTH, HEIGHT), dpi=120, facecolor="white", layout="constrained")
+        beside = _beside(lines)
+        figure = Figure(figsize=(WIDTH + beside, HEIGHT), dpi=120, facecolor="white", layout="constrained")
         ax = figure.add_subplot()
+    else:
+        beside = 0.0
     for number, (name, line) in enumerate(lines.items()):
         _draw(ax, name, line, PALETTE[number % len(PALETTE)], DASHES[number // len(PALETTE) % len(DASHES)])
-    _dress(ax, list(lines.values()), title, note, any(lines))
+    _dress(ax, list(lines.values()), title, note)
+    if any(lines):
+        _name(ax, beside > 0, len(lines) > FEW)
     return ax.figure  # type: ignore[return-value]
 
 
@@ -164,7 +172,7 @@ def _draw(ax: Axes, name: str, line: _Line, colour: str, dashes: str) -> None:
         ax.fill_between(line.x, *line.band, color=colour, alpha=0.15, linewidth=0)
 
 
-def _dress(ax: Axes, lines: Sequence[_Line], title: str, note: str, named: bool) -> None:
+def _dress(ax: Axes, lines: Sequence[_Line], title: str, note: str) -> None:
     line = lines[0]
     ax.set_xlabel(line.axes[0], color=INK)
     if note:
@@ -196,7 +204,23 @@ def _dress(ax: Axes, lines: Sequence[_Line], title: str, note: str, named: bool)
     if line.is_share:
         ax.set_ylim(-0.02, 1.02)
         ax.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1], [f"{share}%" for share in (0, 20, 40, 60, 80, 100)])
-    if named:
-        legend = ax.legend(frameon=False, labelcolor=INK)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+
+
+def _beside(lines: Mapping[str, _Line]) -> float:
+    """Inches to the right for the names, which would cover the lines; 0 where they are few."""
+    return max(width_of(_cut(name), 10) for name in lines) / 72 + 0.6 if len(lines) > FEW else 0.0
+
+
+def _cut(name: str) -> str:
+    return fitted(name, 280, 10)
+
+
+def _name(ax: Axes, outside: bool, many: bool) -> None:
+    """Name the lines: inside, or to the right of a figure of its own; smaller where many are in somebody's axes."""
+    handles, names = ax.get_legend_handles_labels()
+    where: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)} if outside else {"loc": "best"}
+    size = 10 if outside or not many else 7
+    where |= {"frameon": many and not outside, "edgecolor": "none", "framealpha": 0.85}  # readable over the lines
+    legend = ax.legend(handles, [_cut(name) for name in names], labelcolor=INK, fontsize=size, **where)
+    for text in legend.get_texts():
+        text.set_parse_math(False)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradtap.plot.canvas import Canvas
+from gradtap.plot.lettering import LARGEST, text_factor
 from gradtap.plot.maps import Array, PictureError, as_picture, colours, robust_scale
-from gradtap.plot.panels import FAINT, FRAME, INK, frame, write, write_heading
+from gradtap.plot.panels import CAPTION_LINE, FAINT, FRAME, INK, WIDER, caption_lines, frame, write, write_heading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +27,8 @@ HEAD = 0.62
 TITLE = 0.3
 FOOT = 0.3
 NAMES = 1.5
+#: Below a region.
+VALUE = 0.28
 #: Points of the circle and of the lines.
 LINE = 1.3
 
@@ -64,17 +67,31 @@ def receptive(fields: EffectiveFields, *, title: str = "", ax: Axes | None = Non
                 [("received", f"a map {field.map.shape}")],
                 "one unit at a time, of an image or of a series",
             )
-    width, height = 2 * MARGIN + len(found) * (PANEL + GAP) - GAP, HEAD + PANEL + FOOT + TITLE * bool(title)
-    canvas = Canvas(width, height, ax)
-    canvas.write(title, width / 2, height - 0.2, size=12)
+    titled = TITLE * (bool(title) and ax is None)
+    told = {name: _told(field) for name, field in found.items()}
+
+    def area(text: float) -> tuple[float, float]:
+        lines = max(len(caption_lines(line, WIDER * PANEL * 72 / text)) for line in told.values())
+        head = HEAD + (lines - 1) * CAPTION_LINE / 72
+        return 2 * MARGIN + len(found) * (PANEL + GAP) - GAP, head * text + PANEL + FOOT * text + titled
+
+    text = min(text_factor(ax, area), LARGEST)
+    canvas = Canvas(*area(text), ax, text)
+    canvas.title(title)
     for column, (name, field) in enumerate(found.items()):
-        axes = canvas.panel(MARGIN + column * (PANEL + GAP), FOOT, PANEL, PANEL)
+        axes = canvas.panel(MARGIN + column * (PANEL + GAP), FOOT * text, PANEL, PANEL)
         (_draw_map if field.map.ndim == 2 else _draw_line)(axes, field)
-        theory = "everything" if field.theory.everything else " × ".join(map(str, field.theory.size))
-        write_heading(axes, name, f"sees {theory}, fills {field.share:.0%}")
-        deviation = "deviation " + " × ".join(f"{sigma:.3g}" for sigma in field.sigma)
-        write(axes, deviation, (0.5, 0), -10, size=9, va="center", colour=FAINT)
+        write_heading(axes, name, told[name], canvas.by)
+        deviation = " × ".join(f"{sigma:.3g}" for sigma in field.sigma)
+        below = canvas.fit(f"deviation {deviation}", PANEL + GAP / 2, 9)
+        below = canvas.fit(deviation, PANEL + GAP / 2, 9) if "…" in below else below
+        write(axes, below, (0.5, 0), -10, size=9, va="center", colour=FAINT, by=canvas.by)
     return canvas.figure
+
+
+def _told(field: EffectiveField) -> str:
+    theory = "everything" if field.theory.everything else " × ".join(map(str, field.theory.size))
+    return f"sees {theory}, fills {field.share:.0%}"
 
 
 def _draw_map(axes: Axes, field: EffectiveField) -> None:
@@ -140,20 +157,29 @@ def patches(
     longest = max((len(row) for row in rows.values()), default=0)
     if not longest:
         raise PictureError("there is no region to draw.")
-    step = CROP + GAP + 0.12
-    width = 2 * MARGIN + NAMES + longest * (CROP + GAP) - GAP
-    height = 2 * MARGIN + len(rows) * step + TITLE * bool(title)
-    canvas = Canvas(width, height, ax)
-    canvas.write(title, width / 2, height - 0.2, size=12)
+    titled = TITLE * (bool(title) and ax is None)
+
+    def area(text: float) -> tuple[float, float]:
+        wide = 2 * MARGIN + NAMES * text + longest * (CROP + GAP) - GAP
+        return wide, 2 * MARGIN + len(rows) * (CROP + VALUE * text) + titled
+
+    text = min(text_factor(ax, area), LARGEST)
+    width, height = area(text)
+    canvas = Canvas(width, height, ax, text)
+    canvas.title(title)
     for i, (name, row) in enumerate(rows.items()):
-        bottom = height - MARGIN - TITLE * bool(title) - (i + 1) * step + GAP + 0.12
-        canvas.write(name, MARGIN + NAMES - 0.12, bottom + CROP / 2, size=9.5, ha="right")
+        bottom = height - MARGIN - titled - i * (CROP + VALUE * text) - CROP
+        names = MARGIN + NAMES * text
+        room = (NAMES - 0.16) * text
+        canvas.write(name, names - 0.12 * text, bottom + CROP / 2, size=9.5, ha="right", room=room, lines=4)
         shown = [p.crop if images is None else np.asarray(images[p.example])[p.region] for p in row]
         for column, (patch, picture) in enumerate(zip(row, _on_one_scale(shown), strict=True)):
-            axes = canvas.panel(MARGIN + NAMES + column * (CROP + GAP), bottom, CROP, CROP)
+            axes = canvas.panel(names + column * (CROP + GAP), bottom, CROP, CROP)
             axes.imshow(as_picture(picture), interpolation="nearest")
             frame(axes)
-            write(axes, f"{patch.activation:.3g}", (0.5, 0), -8, size=8, va="center", colour=FAINT)
+            values = [f"{patch.activation:.{digits}g}" for digits in (3, 2, 1)]
+            value = next((text for text in values if "…" not in canvas.fit(text, CROP + GAP / 2, 8)), "")
+            write(axes, value, (0.5, 0), -8, size=8, va="center", colour=FAINT, by=canvas.by)
     return canvas.figure
 
 

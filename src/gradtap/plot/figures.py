@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gradtap.plot.canvas import Canvas
+from gradtap.plot.lettering import LARGEST, broken, text_factor
 from gradtap.plot.maps import Array, Interpolation, PictureError, as_picture, robust_scale
-from gradtap.plot.panels import draw_map, draw_photograph, write_heading
+from gradtap.plot.panels import CAPTION_LINE, WIDER, caption_lines, draw_map, draw_photograph, write_heading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,9 +26,10 @@ TITLE_LINE = 0.28
 NOTE_LINE = 0.19
 HEADING = 0.55
 SCALE = 0.36
-# Letters to an inch, at the sizes that title and note are written in.
-TITLE_LETTERS = 9.5
+# Letters to an inch, at the size that the note is written in.
 NOTE_LETTERS = 13.5
+# So many panels stand in one row; of more, at most so many.
+ONE_ROW, MANY_ROWS = 8, 6
 
 
 def heatmap(
@@ -42,7 +45,8 @@ def heatmap(
     """Draw one map over a photograph, with its scale below.
 
     Orange stands for positive values, blue for negative ones; the colour is strongest from the 99th percentile of the
-    magnitudes on (``robust_scale``).
+    magnitudes above zero on (``robust_scale``), and an end of the scale that values lie beyond says so. What is not
+    finite is striped grey, and counted in the scale line.
 
     Args:
       values: Map ``(rows, columns)``, such as gradient x activation summed over the channels.
@@ -64,7 +68,7 @@ def heatmap(
     Example:
       >>> heatmap(np.ones((7, 7)), title="head_relu").savefig("map.png")
     """
-    maps = {title: values}
+    maps = {title: _one_map(values, image)}
     return layers(maps, image, captions=[caption], note=note, interpolation=interpolation, show_images=False, ax=ax)
 
 
@@ -90,8 +94,8 @@ def layers(
       images: One image, or a batch or a list of images, as ``heatmap`` takes them. Without them the maps stand on
         white.
       title: Line above the whole figure.
-      captions: One line per map, below its title.
-      image_captions: One line per example, below its photograph.
+      captions: One line per map, below its title; none at all, or as many as maps.
+      image_captions: One line per example, below its photograph; none at all, or as many as examples.
       note: Line below the figure, such as what the colours mean.
       interpolation: ``"bilinear"``, or ``"nearest"`` to see the maps' own cells.
       show_images: Whether the photographs take the first column.
@@ -100,10 +104,11 @@ def layers(
       ax: Axes to draw in; None for a new figure.
 
     Returns:
-      Figure with ``batch`` rows and ``len(maps)`` columns, plus one for the photographs.
+      Figure with ``batch`` rows and ``len(maps)`` columns, plus one for the photographs; of more than 8 panels, several
+      rows for each example. In small axes the lines below the panels are left out.
 
     Raises:
-      PictureError: There is no map, or numbers of examples differ, or a shape cannot be drawn.
+      PictureError: There is no map, or numbers of examples or captions differ, or a shape cannot be drawn.
       MissingExtraError: matplotlib is not installed.
 
     Example:
@@ -112,31 +117,164 @@ def layers(
     columns = {name: _batch_of_maps(name, values) for name, values in maps.items()}
     examples = _number_of_examples(columns)
     pictures = _pictures(images, examples)
+    _check_captions("captions", captions, "maps", len(columns))
+    _check_captions("image_captions", image_captions, "examples", examples)
     photographs = int(show_images and pictures is not None)
-    panel = PANEL_WIDTH * _height_over_width(pictures[0] if pictures else next(iter(columns.values()))[0])
-    width = 2 * MARGIN + (len(columns) + photographs) * (PANEL_WIDTH + GAP) - GAP
-    titles, notes = wrap(title, int(width * TITLE_LETTERS)), wrap(note, int(width * NOTE_LETTERS))
-    head = MARGIN + HEADING + TITLE_LINE * len(titles)
-    foot = MARGIN + bool(notes) * MARGIN + NOTE_LINE * len(notes)
-    height = head + foot + examples * (panel + SCALE)
-    canvas = Canvas(width, height, ax)
-    for index, line in enumerate(titles):
-        canvas.write(line, width / 2, height - 0.24 - index * TITLE_LINE, size=13)
-    for index, line in enumerate(notes):
-        canvas.write(line, width / 2, foot - MARGIN - (index + 0.5) * NOTE_LINE, size=9.5, faint=True)
+    ratio = _height_over_width(pictures[0] if pictures else next(iter(columns.values()))[0])
+    if pictures:
+        note = " · ".join(filter(None, [note, _stretched(pictures, ratio)]))
+    grid = _Grid(len(columns) + photographs, examples, PANEL_WIDTH * ratio, title if ax is None else "", note, captions)
+    text = text_factor(ax, grid.size)
+    if text > 4:  # scales below every panel would leave little of the panels
+        grid = replace(grid, scaled=False)
+        text = min(text_factor(ax, grid.size), LARGEST)
+    width, height = grid.size(text)
+    canvas = Canvas(width, height, ax, text)
+    if ax is not None:
+        canvas.title(title, 13)
+    for index, line in enumerate(grid.titles):
+        canvas.write(line, width / 2, height - (0.24 + index * TITLE_LINE) * text, size=13)
+    for index, line in enumerate(grid.notes(text)):
+        bottom = grid.foot(text) - MARGIN - (index + 0.5) * NOTE_LINE * text
+        canvas.write(line, width / 2, bottom, size=9.5, faint=True)
     scale = robust_scale(np.concatenate([v.ravel() for v in columns.values()])) if one_scale else None
     for row in range(examples):
-        bottom = height - head - row * (panel + SCALE) - panel
-        for column in range(len(columns) + photographs):
-            axes = canvas.panel(MARGIN + column * (PANEL_WIDTH + GAP), bottom, PANEL_WIDTH, panel)
-            if pictures is not None and column < photographs:
-                draw_photograph(axes, pictures[row], _nth(image_captions, row))
+        for cell in range(len(columns) + photographs):
+            left, top = grid.place(row, cell, text)
+            axes = canvas.panel(left, height - top - grid.panel, PANEL_WIDTH, grid.panel)
+            if pictures is not None and cell < photographs:
+                draw_photograph(axes, pictures[row], _nth(image_captions, row) if grid.scaled else "", canvas.by)
                 continue
-            name, values = list(columns.items())[column - photographs]
-            if row == 0:
-                write_heading(axes, name, _nth(captions, column - photographs))
-            draw_map(axes, values[row], pictures[row] if pictures else None, interpolation, scale)
+            name, values = list(columns.items())[cell - photographs]
+            if row == 0 or grid.lines > 1:
+                write_heading(axes, name, _nth(captions, cell - photographs), canvas.by)
+            picture = pictures[row] if pictures else None
+            draw_map(axes, values[row], picture, interpolation, scale, by=canvas.by, scaled=grid.scaled)
     return canvas.figure
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where the panels are: each example in a row, or in several where there are many maps.
+
+    Args:
+      cells: Panels of one example.
+      examples: How many.
+      panel: Height of one, in inches.
+      title: Above the figure.
+      note: Below it.
+      captions: One for each map.
+      scaled: Whether there is room for a scale below each panel.
+    """
+
+    cells: int
+    examples: int
+    panel: float
+    title: str
+    note: str
+    captions: Sequence[str]
+    scaled: bool = True
+
+    @property
+    def lines(self) -> int:
+        """Rows of panels for one example."""
+        return 1 if self.cells <= ONE_ROW else -(-self.cells // MANY_ROWS)
+
+    @property
+    def across(self) -> int:
+        """Panels in a row."""
+        return -(-self.cells // self.lines)
+
+    @property
+    def width(self) -> float:
+        """Of the figure, in inches."""
+        return 2 * MARGIN + self.across * (PANEL_WIDTH + GAP) - GAP
+
+    @property
+    def titles(self) -> list[str]:
+        """The lines above."""
+        return broken(self.title, (self.width - 2 * MARGIN) * 72, 13, 4)
+
+    def notes(self, text: float) -> list[str]:
+        """The lines below."""
+        return wrap(self.note, max(int(self.width * NOTE_LETTERS / text), 8))
+
+    def foot(self, text: float) -> float:
+        """Below the last row."""
+        notes = self.notes(text)
+        return MARGIN + bool(notes) * MARGIN + NOTE_LINE * text * len(notes)
+
+    def heading(self, text: float) -> float:
+        """Above a row with titles."""
+        room = WIDER * PANEL_WIDTH * 72
+        more = max((len(caption_lines(caption, room / text)) for caption in self.captions), default=1) - 1
+        return (HEADING + max(more, 0) * CAPTION_LINE / 72) * text
+
+    def below(self, text: float) -> float:
+        """Below a panel."""
+        return SCALE * text if self.scaled else GAP
+
+    def size(self, text: float) -> tuple[float, float]:
+        """Of everything, in inches."""
+        rows = self.examples * self.lines
+        headed = rows if self.lines > 1 else 1
+        head = MARGIN + TITLE_LINE * text * len(self.titles) + headed * self.heading(text)
+        return self.width, head + rows * (self.panel + self.below(text)) + self.foot(text)
+
+    def place(self, example: int, cell: int, text: float) -> tuple[float, float]:
+        """Left edge of a panel, and how far its upper edge is below the top."""
+        row = example * self.lines + cell // self.across
+        headed = row + 1 if self.lines > 1 else 1
+        head = MARGIN + TITLE_LINE * text * len(self.titles) + headed * self.heading(text)
+        left = MARGIN + cell % self.across * (PANEL_WIDTH + GAP)
+        return left, head + row * (self.panel + self.below(text))
+
+
+def _stretched(pictures: Sequence[Array], ratio: float) -> str:
+    """What is said where pictures are drawn in other proportions than their own."""
+    sizes = {picture.shape[:2]: picture.shape[0] / picture.shape[1] for picture in pictures}
+    off = [size for size, own in sizes.items() if abs(own / ratio - 1) > 0.02]
+    if not off:
+        return ""
+    drawn = f"1 : {1 / ratio:.3g}" if ratio < 1 else f"{ratio:.3g} : 1"
+    named = ", ".join(f"{rows} × {columns}" for rows, columns in off[:3]) + ", …" * (len(off) > 3)
+    return f"not in proportion: {named} pixels, drawn {drawn}"
+
+
+def _one_map(values: Any, image: Any) -> Any:
+    """Refuse what is often given in the place of a map, and say what to give."""
+    if isinstance(values, Mapping):
+        taps = list(values)
+        remedy = f"pass result[{taps[-1]!r}][0], the map of one tap and one example" if taps else ()
+        raise PictureError(
+            "a result is no map.", [("received", type(values).__name__), ("taps", ", ".join(taps))], remedy
+        )
+    shape = np.shape(values)
+    received = [("received", str(shape))]
+    if len(shape) == 3 and np.ndim(image) == 2 and image is not None:
+        raise PictureError(
+            "the map and the image are swapped.",
+            [("values", str(shape)), ("image", str(np.shape(image)))],
+            "pass the map first: heatmap(values, image)",
+        )
+    if len(shape) == 3 and shape[0] != 1:
+        remedies = [
+            "with channels last, sum over them: values.sum(-1)",
+            "with a batch first, pass values[0], or use plot.layers",
+        ]
+        raise PictureError("a heat map shows one map (rows, columns).", received, remedies)
+    return values
+
+
+def _check_captions(name: str, lines: Sequence[str], things: str, count: int) -> None:
+    if isinstance(lines, str):
+        raise PictureError(
+            f"`{name}` is one text.", [("received", repr(lines))], f"pass a list, one for each of the {things}"
+        )
+    if len(lines) not in (0, count):
+        raise PictureError(
+            f"`{name}` are not as many as the {things}.", [(name, str(len(lines))), (things, str(count))]
+        )
 
 
 def _batch_of_maps(name: str, values: Any) -> Array:

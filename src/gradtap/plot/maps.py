@@ -15,6 +15,8 @@ Interpolation = Literal["bilinear", "nearest"]
 POSITIVE = np.array([0.835, 0.369, 0.0])
 NEGATIVE = np.array([0.0, 0.447, 0.698])
 PERCENTILE = 99.0
+#: Of what is NaN or infinite: a grey is no colour of the scale, and letters stay readable on it.
+NOT_FINITE = np.array([0.72, 0.72, 0.72])
 
 
 class PictureError(GradtapError):
@@ -22,10 +24,11 @@ class PictureError(GradtapError):
 
 
 def robust_scale(values: Array) -> float:
-    """Give the magnitude that takes the strongest colour: the 99th percentile of the absolute values.
+    """Give the magnitude that takes the strongest colour: the 99th percentile of those that are not zero.
 
-    One outlier then does not turn the rest of a map pale. Where fewer than one value in a hundred differs from zero
-    the percentile is 0, and the largest magnitude takes its place.
+    One outlier then does not turn the rest of a map pale. Nothing is interpolated: the scale is the smallest magnitude
+    of the map that at least 99 in 100 of its magnitudes above zero do not exceed. Zeros do not count, so that a few
+    places in an empty map set the scale by themselves.
 
     Args:
       values: Map of any shape; values that are not finite are left out.
@@ -35,12 +38,11 @@ def robust_scale(values: Array) -> float:
 
     Example:
       >>> robust_scale(np.array([[0.0, -2.0]]))
-      1.98
+      2.0
     """
     magnitudes = np.abs(values[np.isfinite(values)]).astype(np.float64)
-    if magnitudes.size == 0 or magnitudes.max() == 0:
-        return 1.0
-    return float(np.percentile(magnitudes, PERCENTILE)) or float(magnitudes.max())
+    magnitudes = magnitudes[magnitudes > 0]
+    return float(np.percentile(magnitudes, PERCENTILE, method="inverted_cdf")) if magnitudes.size else 1.0
 
 
 def enlarge(values: Array, height: int, width: int, interpolation: Interpolation = "bilinear") -> Array:
@@ -53,7 +55,7 @@ def enlarge(values: Array, height: int, width: int, interpolation: Interpolation
       interpolation: ``"bilinear"`` with half-pixel centres, or ``"nearest"``, which shows every cell as a square.
 
     Returns:
-      Map ``(height, width)``, float64.
+      Map ``(height, width)``, float64; what is not finite counts as 0.
 
     Raises:
       PictureError: The interpolation has another name.
@@ -63,6 +65,32 @@ def enlarge(values: Array, height: int, width: int, interpolation: Interpolation
     rows = _weights(values.shape[0], height, interpolation)
     columns = _weights(values.shape[1], width, interpolation)
     return rows @ np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0) @ columns.T
+
+
+def enlarge_finite(values: Array, height: int, width: int, interpolation: Interpolation = "bilinear") -> Array:
+    """Enlarge a map as ``enlarge`` does, and keep what is not finite: its cells are NaN in the result.
+
+    The other cells are interpolated among themselves, so that none of them turns pale beside a NaN.
+
+    Args:
+      values: Map ``(rows, columns)``.
+      height: Rows of the result.
+      width: Columns of the result.
+      interpolation: As ``enlarge`` takes it.
+
+    Returns:
+      Map ``(height, width)``, float64.
+
+    Raises:
+      PictureError: The interpolation has another name.
+    """
+    large = enlarge(values, height, width, interpolation)
+    finite = np.isfinite(values)
+    if finite.all():
+        return large
+    counted = enlarge(finite, height, width, interpolation)
+    shown = enlarge(finite, height, width, "nearest") > 0
+    return np.where(shown, large / np.where(counted > 0, counted, 1), np.nan)
 
 
 def _weights(size: int, target: int, interpolation: Interpolation) -> Array:
@@ -84,19 +112,20 @@ def colours(values: Array, scale: float, background: Array | None = None) -> Arr
     """Lay a map's colours over a picture: vermilion raises the target, blue lowers it, and zero shows the picture.
 
     Args:
-      values: Map ``(height, width)``.
+      values: Map ``(height, width)``; what is not finite becomes grey.
       scale: Magnitude that takes the strongest colour.
       background: Picture ``(height, width, 3)`` from 0 to 1; without one the ground is white.
 
     Returns:
       Picture ``(height, width, 3)``, float64 from 0 to 1.
     """
-    strength = np.clip(np.abs(values) / scale, 0, 1)[..., np.newaxis]
+    finite = np.isfinite(values)
+    strength = np.clip(np.abs(np.where(finite, values, 0)) / scale, 0, 1)[..., np.newaxis]
     # Linear: weak values stay near the picture, so that the few strong places are what the eye meets.
     opacity = strength if background is None else 0.9 * strength
     ground = np.ones(3) if background is None else background
     ink = np.where((values > 0)[..., np.newaxis], POSITIVE, NEGATIVE)
-    return np.asarray((1 - opacity) * ground + opacity * ink)
+    return np.where(finite[..., np.newaxis], (1 - opacity) * ground + opacity * ink, NOT_FINITE)
 
 
 def as_picture(image: Array) -> Array:
