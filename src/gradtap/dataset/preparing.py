@@ -88,10 +88,13 @@ class Question:
 
     def arguments(self, keys: Sequence[str]) -> dict[str, Any]:
         """The arguments as JSON, with the addresses that they came to."""
+        asked = self.target if self.targets is None else getattr(self.targets, "made_of", self.targets)
         found = {
             "method": self.method.name,
             "options": described(self.method.settings),
-            "target": described(self.target if self.targets is None else getattr(self.targets, "made_of", self.targets)),
+            "target": described(
+                self.target if self.targets is None else getattr(self.targets, "made_of", self.targets)
+            ),
             "at": list(keys),
             "dtype": self.dtype,
         }
