@@ -92,9 +92,7 @@ class Question:
         found = {
             "method": self.method.name,
             "options": described(self.method.settings),
-            "target": described(
-                self.target if self.targets is None else getattr(self.targets, "made_of", self.targets)
-            ),
+            "target": described(asked),
             "at": list(keys),
             "dtype": self.dtype,
         }
