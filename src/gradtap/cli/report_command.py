@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from gradtap.cli.gradients_command import PREPROCESS_HELP
-from gradtap.cli.options import Class, Size, ending_in, read_size, read_target
+from gradtap.cli.options import Class, Size, ending_in, read_names, read_size, read_target
 from gradtap.files.preprocessing import PREPROCESSINGS
 
 
@@ -70,7 +70,7 @@ def report(
 
     files = find_files(inputs)
     check_writable(output, files)
-    names = classes.read_text(encoding="utf-8").splitlines() if classes else None
+    names = read_names(classes)
     from gradtap.cli.model_file import declared_inputs, load_model
 
     trace = load_model(model, safe_mode=not unsafe)
