@@ -20,7 +20,7 @@ from gradtap.files.preprocessing import PREPROCESSINGS
 @click.option(
     "--methods",
     metavar="NAMES",
-    default="grad_cam,integrated_gradients,saliency",
+    default="grad_cam,integrated_gradients",
     show_default=True,
     help="Methods of gradtap.attribution, with commas between them.",
 )

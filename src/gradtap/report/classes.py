@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from gradtap import errors
+from gradtap.report.document import Array
 
 
 def check_class_names(names: Sequence[str] | None, shape: object) -> None:
@@ -26,3 +30,35 @@ def check_class_names(names: Sequence[str] | None, shape: object) -> None:
             [],
             "one name for each class, in order",
         )
+
+
+def named(k: int, names: Sequence[str] | None) -> str:
+    """What a class is called."""
+    return str(names[k]) if names else f"class {k}"
+
+
+def target_words(target: Any, outputs: Array | None, n: int, names: Sequence[str] | None) -> str:
+    """What was differentiated of an example, in words.
+
+    Args:
+      target: See `gradtap.gradients`.
+      outputs: The model's, ``(batch, classes)`` where it has classes; None where there are several.
+      n: Which example.
+      names: What the classes are called.
+
+    Example:
+      >>> target_words("predicted", np.array([[0.1, 0.9]]), 0, ["cat", "dog"])
+      'class 1, dog (predicted)'
+    """
+    if outputs is None or outputs.ndim != 2:
+        return "the predicted class" if isinstance(target, str) and target == "predicted" else repr(target)
+    if outputs.shape[1] == 1 and (target is None or isinstance(target, str) or np.array_equal(target, 0)):
+        return "the model's one output"
+    predicted = int(outputs[n].argmax())
+    asked = predicted if isinstance(target, str) and target == "predicted" else target
+    if isinstance(asked, list | np.ndarray) and np.shape(asked) == (len(outputs),):
+        asked = asked[n]
+    if not isinstance(asked, int | np.integer):
+        return repr(target)
+    k = int(asked)
+    return f"class {k}{f', {names[k]}' if names else ''}{' (predicted)' if k == predicted else ''}"
