@@ -129,6 +129,16 @@ def test_weights_have_the_gradient_of_the_mean_loss():
         assert np.isnan(row.update_ratio)
 
 
+def test_weights_and_states_alone_have_no_rows():
+    x = keras.Input((5, 2))
+    model = keras.Model(x, layers.Dense(3, name="scores")(layers.LSTM(4, name="lstm")(x)))
+    series = draws(3, 5, 2).astype("float32")
+    assert flow.measure(model, series, target=0, at="lstm:hidden").rows == []
+    found = flow.measure(model, series, target=0, at="scores:kernel")
+    assert found.rows == []
+    assert "scores:kernel" in [weight.address for weight in found.weights]
+
+
 def test_only_the_weights_of_what_was_asked_for_and_no_frozen_ones():
     model = classifier()
     assert [row.address for row in flow.measure(model, X, labels=Y, at="dense1").weights] == [

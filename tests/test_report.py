@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 
@@ -134,6 +135,109 @@ def test_reports_of_series_and_of_tokens(rng):
     document = gt.report.collect(text, rng.integers(0, 9, (2, 7)), at=at, methods=["saliency"])
     assert document.examples[1].looks["attention:attention"].activation.values.shape == (7, 7)
     assert page(document)
+
+
+def test_every_address_is_shown_or_left_out_with_its_reason(rng):
+    x = keras.Input((12, 2))
+    model = keras.Model(x, layers.Dense(2)(layers.LSTM(3, name="lstm")(layers.Conv1D(3, 3, name="conv")(x))))
+    series = rng.random((2, 12, 2)).astype("float32")
+    at = ["conv", "conv:kernel", "lstm", "lstm:hidden"]
+    document = gt.report.collect(model, series, at=at, methods=["saliency"])
+    found = gt.gradients(model, series, target="predicted", at=at)
+    assert [tap.address for tap in document.taps] == [a for a in found if a != "conv:kernel"]
+    assert {tap.address for tap in document.taps} == {"conv", "lstm", "lstm:hidden"}
+    assert "a weight has no map" in document.left_out["conv:kernel"]
+    [state] = [tap for tap in document.taps if tap.address == "lstm:hidden"]
+    for said, values in [
+        (state.activation_norm, found.activations["lstm:hidden"]),
+        (state.gradient_norm, found["lstm:hidden"]),
+    ]:
+        assert said == pytest.approx(np.linalg.norm(np.asarray(values).reshape(2, -1), axis=1).mean(), rel=1e-5)
+    assert set(document.examples[0].looks) == {tap.address for tap in document.taps}
+    assert [tap.address for tap in gt.report.collect(model, series, at="lstm:hidden", methods=[]).taps] == [
+        "lstm:hidden"
+    ]
+    with pytest.raises(errors.ArgumentError, match="only weights"):
+        gt.report.collect(model, series, at="conv:kernel")
+
+
+def test_vectors_are_units_with_the_names_of_classes(made):
+    model, images, document = made
+    assert document.examples[0].looks["pool"].activation.units
+    assert document.examples[0].looks["pool"].activation.over == ""
+    assert not document.examples[0].looks["conv1"].activation.units
+    at, names = ["conv1", "pool", "scores:preactivation", "scores", ":output"], ["cat", "dog", "hen"]
+    named = gt.report.collect(model, images, at=at, methods=["channel_importance"], class_names=names)
+    assert {tap.address: tap.classes for tap in named.taps} == {
+        "conv1": (),
+        "pool": (),
+        "scores:preactivation": tuple(names),
+        "scores": tuple(names),
+        ":output": tuple(names),
+    }
+    assert named.examples[0].looks["conv1"].attributions["channel_importance"].units
+    assert [named.examples[0].looks["conv1"].activation.over, named.examples[0].looks["conv1"].gradient.over] == [
+        "mean over channels",
+        "sum over channels",
+    ]
+
+
+def test_the_target_is_named(made, rng):
+    model, images, document = made
+    outputs = np.asarray(model(images))
+    for n, example in enumerate(document.examples):
+        k = int(outputs[n].argmax())
+        assert example.target == f"class {k}, {['cat', 'dog', '</script>'][k]} (predicted)"
+    k = int(outputs[1].argmin())
+    other = gt.report.collect(model, images, at="conv1", methods=[], target=[int(outputs[0].argmax()), k])
+    assert [example.target for example in other.examples] == [f"class {outputs[0].argmax()} (predicted)", f"class {k}"]
+    x = keras.Input((4,))
+    single = keras.Model(x, layers.Dense(1, activation="sigmoid", name="p")(layers.Dense(3, name="d")(x)))
+    document = gt.report.collect(single, rng.random((2, 4)).astype("float32"), at="d", methods=[])
+    assert document.examples[0].target == "the model's one output"
+
+
+def test_occlusion_has_windows_of_a_fourth(made):
+    model, images, _ = made
+    document = gt.report.collect(model, images, at=["conv1", "conv2", "pool"], methods=["occlusion"])
+    assert document.left_out == {}
+    for at, window in [("conv1", 5), ("conv2", 2), ("pool", 1)]:
+        expected = gt.attribution.occlusion(model, images, target="predicted", at=at, window=window).only[1]
+        drawn = document.examples[1].looks[at].attributions["occlusion"].values
+        np.testing.assert_allclose(drawn, np.reshape(expected, drawn.shape), rtol=1e-4, atol=1e-8)
+
+
+def test_a_method_that_needs_more_is_refused(made):
+    model, images, _ = made
+    with pytest.raises(errors.ArgumentError, match="`expected_gradients` needs `baselines`"):
+        gt.report.collect(model, images, at="conv1", methods=["expected_gradients"])
+    with pytest.raises(errors.ArgumentError, match="`attribution_patching` needs `clean`, `corrupt`"):
+        gt.report.collect(model, images, at="conv1", methods=["attribution_patching"])
+
+
+@pytest.mark.parametrize("names", [["cat", "dog"], ["a", "b", "c", "d"]])
+def test_names_that_are_not_one_for_each_class(made, names):
+    model, images, _ = made
+    with pytest.raises(errors.ArgumentError, match=f"{len(names)} class names, but the model has 3 classes"):
+        gt.report.collect(model, images, at="conv1", class_names=names)
+
+
+def test_no_backtick_is_on_the_page(made):
+    model, images, _ = made
+    document = gt.report.collect(model, images, at=["conv1", "scores"], methods=["attention_relevance", "saliency"])
+    assert "`" in "".join(document.left_out.values())
+    text = page(document)
+    assert "`" not in text.split("<script")[0] and "`" not in data_of(text)["said"]["saliency"]
+    assert data_of(text)["said"]["saliency"].startswith("The gradient of the target")
+
+
+def test_errors_of_completeness_stand_below_their_layers(made):
+    document = dataclasses.replace(made[2])
+    for example in document.examples:
+        assert list(example.errors["integrated_gradients"]) == ["conv1", "conv2", "pool"]
+    some = [dataclasses.replace(e, errors={"integrated_gradients": {"pool": 0.25}}) for e in document.examples]
+    text = page(dataclasses.replace(document, examples=some))
+    assert "<td>–</td><td>–</td><td>0.25</td>" in text
 
 
 def test_mistakes(made, tmp_path):

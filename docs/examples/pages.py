@@ -23,7 +23,7 @@ from gradtap.demo.photographs import class_names, load_photograph, network_crop,
 
 PHOTOGRAPHS = ("chelsea", "coffee", "rocket")
 LAYERS = ("block1_1_project_norm", "block2_2_add", "block3_2_add", "block4_3_add", "block5_3_add", "head_relu")
-METHODS = ("grad_cam", "integrated_gradients", "saliency")
+METHODS = ("grad_cam", "integrated_gradients", "activation_x_gradient")
 
 
 def main(images: Path) -> str:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -81,7 +86,7 @@ def opened(visit, url, **context):
 def test_click_a_layer_and_an_image(served, visit):
     explorer, url, _ = served
     found = opened(visit, url)
-    found.page.click("#layers label >> nth=0")
+    found.page.click("#layers label >> nth=1")
     found.page.wait_for_selector("#wordsA >> text=conv1, 24 × 24")
     found.page.wait_for_selector("#wordsB >> text=activation_x_gradient at conv1")
     first = found.page.get_attribute("#mapA img", "src")
@@ -98,7 +103,7 @@ def test_a_layer_is_seen_within_a_second_after_the_first(served, visit):
     found = opened(visit, url)
     for number in (1, 2, 1):
         start = time.monotonic()
-        found.page.click(f"#layers label >> nth={number}")
+        found.page.click(f"#layers label >> nth={number + 1}")
         found.page.wait_for_selector(f"#wordsA >> text=grad_cam at {LAYERS[number]}")
     assert time.monotonic() - start < 1.5
 
@@ -125,13 +130,17 @@ def test_a_file_that_is_no_image_is_a_message_and_an_image_is_shown(served, visi
     found.page.set_input_files("#upload input[type=file], input[type=file]", str(good))
     found.page.wait_for_selector("#images >> text=third.png")
     assert found.page.locator("#images button:has(img)").count() == 3
+    found.page.wait_for_selector("#wordsA >> text=third.png: grad_cam")
+    assert found.page.locator("#images button.selected").count() == 1
+    assert "third.png" in found.page.inner_text("#images button.selected")
+    assert found.page.locator("#said >> text=cannot be read").count() == 0
 
 
 def test_two_tabs_do_not_disturb_each_other(served, visit):
     _, url, _ = served
     one, two = opened(visit, url), opened(visit, url)
-    one.page.click("#layers label >> nth=0")
-    two.page.click("#layers label >> nth=1")
+    one.page.click("#layers label >> nth=1")
+    two.page.click("#layers label >> nth=2")
     one.page.wait_for_selector("#wordsA >> text=grad_cam at conv1")
     two.page.wait_for_selector("#wordsA >> text=grad_cam at conv2")
     assert "conv1" in one.page.inner_text("#wordsA")
@@ -145,8 +154,8 @@ def test_it_fits_on_a_phone(served, visit):
 def test_two_models_side_by_side(two, visit):
     explorer, url, _ = two
     found = opened(visit, url)
-    found.page.wait_for_selector("#wordsB >> text=no layer")  # the second has no conv3
-    found.page.click("#layers label >> nth=0")
+    found.page.wait_for_selector("#wordsB >> text=activation_x_gradient at last")  # the second has no conv3
+    found.page.click("#layers label >> nth=1")
     found.page.wait_for_selector("#wordsB >> text=activation_x_gradient at conv1")
     found.page.click("#layerB input")
     found.page.click("ul[role=listbox] li >> text=middle")
@@ -156,21 +165,27 @@ def test_two_models_side_by_side(two, visit):
     drawn = found.page.evaluate(PIXELS, "#mapB img")
     np.testing.assert_allclose(np.array(drawn["pixels"]).reshape(*drawn["size"], 4)[..., :3], view.image, atol=1)
     scores = explorer.models["other"].model.predict(explorer.examples[0].values, verbose=0)[0]
-    assert f"class {scores.argmax()} {scores.max():.3g}" in found.page.inner_text("#wordsB")
+    assert f"class {scores.argmax()}: {scores.max():.3g}" in found.page.inner_text("#wordsB")
 
 
 def test_what_is_seen_goes_along_as_a_report_and_as_lines_that_run(served, visit, tmp_path):
     explorer, url, _ = served
     found = opened(visit, url)
-    found.page.click("#layers label >> nth=1")
+    found.page.click("#layers label >> nth=2")
     found.page.wait_for_selector("#wordsA >> text=grad_cam at conv2")
     found.page.click("text=Take it with you")
     found.page.wait_for_selector('#lines >> text=at="conv2"')
     code = "\n".join(found.page.locator("#lines .cm-line").all_inner_texts())
-    names = {"model": explorer.models["net"], "inputs": explorer.examples[0].values}
+    names = {"model": explorer.models["net"]}
     exec(code, names)
     view = explorer.view("net", explorer.examples[0], "conv2", "grad_cam", "predicted", None)
-    np.testing.assert_allclose(names["values"][0], view.values)
+    np.testing.assert_allclose(names["values"], view.values)
+    found.page.click("#report")
+    found.page.wait_for_selector("#saved")
+    found.page.click("#layers label >> nth=1")
+    found.page.wait_for_selector("#saved", state="hidden")  # it is of the layer before
+    found.page.click("#layers label >> nth=2")
+    found.page.wait_for_selector('#lines >> text=at="conv2"')
     found.page.click("#report")
     with found.page.expect_download() as download:
         found.page.click("#saved")
@@ -179,3 +194,31 @@ def test_what_is_seen_goes_along_as_a_report_and_as_lines_that_run(served, visit
     page = visit((tmp_path / "report.html").as_uri())
     assert page.page.title() == "net, first.png"
     assert page.page.locator("canvas").count() >= 3 and "conv2" in page.page.inner_text("body")
+
+
+def test_what_is_open_is_marked_and_nothing_offers_to_share(served, visit):
+    found = opened(visit, served[1])
+    assert "first.png" in found.page.inner_text("#images button.selected")
+    labels = found.page.evaluate("[...document.querySelectorAll('button')].map((b) => b.ariaLabel + b.title)")
+    assert any("ownload" in label for label in labels)
+    assert not any("hare" in label for label in labels)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_no_file_is_left_behind_and_no_public_link_is_offered(serving, tmp_path, end):
+    network(["conv1"], 0).model.save(tmp_path / "net.keras")
+    left = tmp_path / "left"
+    left.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "gradtap", "app", str(tmp_path / "net.keras"), "--no-browser", "--port", str(port)]
+    paths = {"PYTHONPATH": str(Path(gt.__file__).parents[1]), "TMPDIR": str(left)}
+    at_work = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | paths)
+    said = at_work.stdout.readline()
+    assert said == f"the explorer is at http://127.0.0.1:{port}/ (Ctrl-C ends it)\n"
+    assert list(left.glob("gradtap-*"))
+    at_work.send_signal(end)
+    rest, _ = at_work.communicate(timeout=60)
+    assert "share" not in rest
+    assert list(left.iterdir()) == []

@@ -16,6 +16,22 @@ LAYERS = ["conv1", "conv2", "conv3"]
 
 
 @pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Small pictures, and layers without places."""
+    keras.utils.set_random_seed(0)
+    x = image = keras.Input((8, 8, 1))
+    x = layers.Conv2D(3, 3, activation="relu", name="conv")(x)
+    x = layers.Flatten(name="flat")(x)
+    model = keras.Model(image, layers.Dense(3, activation="softmax", name="scores")(x))
+    images = np.random.default_rng(0).random((1, 8, 8, 1)).astype("float32")
+    at, names = ["conv", "flat", "scores:preactivation"], ["cat", "dog", "hen"]
+    document = gt.report.collect(model, images, at=at, methods=["grad_cam"], class_names=names)
+    path = tmp_path_factory.mktemp("digits") / "report.html"
+    path.write_text(page(document), encoding="utf-8")
+    return document, path.as_uri()
+
+
+@pytest.fixture(scope="module")
 def report(tmp_path_factory):
     keras.utils.set_random_seed(0)
     x = image = keras.Input((48, 48, 3))
@@ -83,7 +99,7 @@ def test_keys_walk_layers_examples_and_methods(report, visit):
     assert found.page.get_attribute("#examples button:nth-child(3)", "aria-checked") == "true"
     found.page.focus("#methods button[aria-selected=true]")
     found.page.keyboard.press("ArrowRight")
-    assert found.page.inner_text("#method-name") == "activation_x_gradient"
+    assert found.page.inner_text("#attribution-name") == "activation_x_gradient, sum over channels"
     found.page.focus("#layer")
     found.page.keyboard.press("Home")
     assert found.page.inner_text("#address").startswith("conv1")
@@ -103,6 +119,98 @@ def test_the_pointer_reads_the_value_below_it(report, visit):
         assert f"row {row}, column {column}" in said
         read = float(said.split(": ")[1].split(" ")[0])
         assert read == pytest.approx(values[row, column], abs=float(np.abs(values).max()) / 3000)
+
+
+def test_a_value_goes_with_its_layer(report, visit):
+    found = visit(report[1])
+    found.page.hover("#gradient")
+    assert found.page.inner_text("#value").startswith("gradient, row")
+    found.page.fill("#layer", "0")
+    assert found.page.inner_text("#value").startswith("Point at a map")
+
+
+def test_a_tap_reads_a_value(report, visit):
+    document, url = report
+    found = visit(url, has_touch=True, is_mobile=True, viewport={"width": 375, "height": 800})
+    found.page.locator("#activation").tap(position={"x": 3, "y": 3})
+    said = found.page.inner_text("#value")
+    assert said.startswith("activation, row 0, column 0 of 6 × 6")
+    values = document.examples[0].looks["conv3"].activation.values
+    assert float(said.split(": ")[1]) == pytest.approx(values[0, 0], abs=float(np.abs(values).max()) / 3000)
+
+
+def test_keys_walk_the_places_of_a_map(report, visit):
+    document, url = report
+    found = visit(url)
+    found.page.focus("#gradient")
+    values = document.examples[0].looks["conv3"].gradient.values
+    for key, row, column in [("ArrowDown", 0, 0), ("ArrowDown", 1, 0), ("ArrowRight", 1, 1), ("ArrowLeft", 1, 0)]:
+        found.page.keyboard.press(key)
+        said = found.page.inner_text("#value")
+        assert said.startswith(f"gradient, row {row}, column {column} of")
+        assert float(said.split(": ")[1]) == pytest.approx(values[row, column], abs=float(np.abs(values).max()) / 3000)
+    assert found.page.inner_text("#address").startswith("conv3")  # the layer stays
+
+
+def test_the_strip_below_a_map_tells_its_colours(report, visit):
+    document, url = report
+    found = visit(url)
+    look = document.examples[0].looks["conv3"]
+    ends = [float(text) for text in found.page.locator("#gradient-key span").all_inner_texts()]
+    scale = robust_scale(look.gradient.values)
+    low, high = (look.gradient.values < 0).any(), (look.gradient.values > 0).any()
+    assert ends == pytest.approx([-scale if low else 0, scale if high else 0], rel=1e-3)
+    legend = found.page.inner_text(".legend")
+    assert "neither tells of the target" in legend
+    assert "grad_cam: " + document.said["grad_cam"].replace("`", "") in legend
+
+
+def test_units_are_bars_with_the_names_of_classes(digits, visit):
+    document, url = digits
+    found = visit(url, color_scheme="light")
+    assert found.page.inner_text("#activation-name") == "activation"
+    assert found.page.is_hidden("#activation-key")
+    values = document.examples[0].looks["scores:preactivation"].activation.values[0]
+    drawn = pixels(found, "activation")
+    assert drawn.shape[0] == 36 * 3
+    ink = [np.all(np.abs(drawn[36 * i + 18, 202:] - colour) < 3, axis=-1) for i, colour in enumerate(inks(values))]
+    low, high = min(values.min(), 0), max(values.max(), 0)
+    for counted, value in zip(ink, values, strict=True):
+        assert counted.sum() == pytest.approx(abs(value) / (high - low) * 468, abs=4)
+    box = found.page.locator("#activation").bounding_box()
+    found.page.mouse.move(box["x"] + 30, box["y"] + box["height"] * 0.5)
+    assert found.page.inner_text("#value").startswith("activation, unit 1 dog: ")
+    found.page.fill("#layer", "1")
+    assert pixels(found, "activation").shape[:2] == (224, 672)
+
+
+def inks(values):
+    return [(213, 94, 0) if value > 0 else (0, 114, 178) for value in values]
+
+
+def test_few_pixels_are_shown_large(digits, visit):
+    found = visit(digits[1])
+    found.page.wait_for_selector("#shown img.small")
+    assert found.page.locator("#shown img").bounding_box()["width"] == 160
+    assert found.page.evaluate("getComputedStyle(document.querySelector('#shown img')).imageRendering") == "pixelated"
+
+
+def test_without_its_script_the_page_says_so(report, visit):
+    found = visit(report[1], java_script_enabled=False)
+    assert found.page.is_visible(".finding >> text=does not run here")
+    assert not found.page.is_visible("#viewer")
+    assert found.page.is_visible("text=Layers in numbers")
+
+
+def test_paper_says_what_is_on_it(report, visit):
+    found = visit(report[1])
+    assert not found.page.is_visible("#paper")
+    found.page.fill("#layer", "1")
+    found.page.emulate_media(media="print")
+    assert found.page.inner_text("#paper").startswith("Printed: a at conv2, as on the screen.")
+    assert "3 examples at 3 layers" in found.page.inner_text("#paper")
+    # Kept whole it would not fit below the heading, and leave the first sheet empty.
+    assert found.page.evaluate("getComputedStyle(document.getElementById('viewer')).breakInside") == "auto"
 
 
 def test_a_method_that_is_not_there_says_so(report, visit):

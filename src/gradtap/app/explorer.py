@@ -12,19 +12,27 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from gradtap import attribution, errors
-from gradtap.cli.arrays import Declared
+from gradtap.app.python_lines import READINGS, Picked, image_lines, map_lines, model_lines, whole
+from gradtap.cli.arrays import Declared, shape_text
+from gradtap.cli.model_file import declared_inputs
 from gradtap.cli.options import Size
-from gradtap.cli.reading import find_files, read_inputs
+from gradtap.cli.reading import default_preprocessing, find_files, image_layout, read_inputs
 from gradtap.differentiate import activations, gradients
 from gradtap.listing import taps
 from gradtap.plot.maps import Array, as_picture, colours, enlarge, faded_grey, robust_scale
+from gradtap.report.classes import check_class_names
+from gradtap.report.methods import defaults_at
 from gradtap.report.page import write
 
-#: What is read off one forward and one backward pass.
-READINGS = ("activation", "gradient", "activation_x_gradient")
-#: What can be asked for at a layer of an image network; those behind the line take seconds.
-METHODS = (*READINGS, "grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "xgrad_cam", "guided_backprop")
-SLOW = ("integrated_gradients", "smooth_grad", "ablation_cam", "score_cam", "occlusion")
+#: Methods with a map for each channel, and those with one for all of them together.
+_CHANNELWISE = ("saliency", "guided_backprop", "deconvnet", "guided_grad_cam", "lrp", "deep_lift")
+_SLOW_CHANNELWISE = ("integrated_gradients", "conductance", "internal_influence", "smooth_grad")
+_CAMS = ("grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam", "xgrad_cam")
+#: What can be asked for at a layer of an image network; the second ones take seconds.
+METHODS = (*READINGS, *_CAMS, *_CHANNELWISE)
+SLOW = (*_SLOW_CHANNELWISE, "ablation_cam", "score_cam", "occlusion", "rise")
+#: The address of the model's input.
+_INPUT = ":input"
 #: Pixels of a map's longer side on the page.
 _SIDE = 448
 #: A layer is shown as places where it has at least so many.
@@ -39,11 +47,15 @@ class Shown:
       name: What it is called.
       values: ``(1, ...)`` as the model takes it.
       picture: ``(height, width, 3)`` to draw on.
+      path: Its file.
+      added: Whether it was added on the page: the file is then a copy of somebody's own.
     """
 
     name: str
     values: Array
     picture: Array
+    path: Path
+    added: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,12 +66,14 @@ class View:
       image: ``(height, width, 3)`` uint8: the map on the picture.
       values: The map itself, ``(rows, columns)``.
       words: What it is, in a line.
+      legend: What its colours mean.
       seconds: What it took.
     """
 
     image: Array
     values: Array
     words: str
+    legend: str
     seconds: float
 
 
@@ -73,9 +87,13 @@ class Explorer:
       preprocessing: What is done to pixels; see `gradtap gradients --help`.
       size: What images are resized to where the model takes any size.
       class_names: What the classes are called.
+      paths: The files of the models, by what they are called.
+      unsafe: Whether the files hold code that is run.
 
     Raises:
       InputFileError: The model takes no images, or a file cannot be read.
+      InputShapeError: The models take different inputs.
+      ArgumentError: There is not one name for each class.
     """
 
     def __init__(
@@ -87,17 +105,50 @@ class Explorer:
         preprocessing: str | None = None,
         size: Size | None = None,
         class_names: Sequence[str] | None = None,
+        paths: Mapping[str, str] | None = None,
+        unsafe: bool = False,
     ) -> None:
         self.models = dict(models)
         self.class_names = list(class_names or ())
         self._declared = declared
+        try:
+            self._layout = image_layout(declared)
+        except errors.InputFileError as error:
+            error.do = ["the explorer shows images; a report shows other inputs as well: gradtap report"]
+            raise
         self._preprocessing = preprocessing
         self._size = size
+        self._paths = dict(paths or {})
+        self._unsafe = unsafe
         self._scores: WeakKeyDictionary[Shown, dict[str, Array]] = WeakKeyDictionary()
+        self._check_alike()
+        for trace in self.models.values():
+            check_class_names(class_names, getattr(trace.model, "output_shape", None))
         self.examples = [self.read(file) for file in files]
 
-    def read(self, path: Path) -> Shown:
+    def _check_alike(self) -> None:
+        (first, _), *others = self.models.items()
+        mine = [spec.shape[1:] for spec in self._declared.values()]
+        for name, trace in others:
+            declared = declared_inputs(trace)
+            theirs = [spec.shape[1:] for spec in declared.values()]
+            if mine and theirs and not _fit(mine, theirs):
+                takes = [
+                    (who, ", ".join(shape_text(spec.shape) for spec in of.values()))
+                    for who, of in ((first, self._declared), (name, declared))
+                ]
+                raise errors.InputShapeError(
+                    f"`{first}` and `{name}` take different inputs, and one image is shown to both.",
+                    takes,
+                    "look at them one at a time",
+                )
+
+    def read(self, path: Path, *, added: bool = False) -> Shown:
         """An image file as an example.
+
+        Args:
+          path: The file.
+          added: Whether it is a copy of a file that was added on the page.
 
         Raises:
           InputFileError: It is no image, damaged, or does not fit the model.
@@ -108,34 +159,64 @@ class Explorer:
             raise errors.InputShapeError(
                 f"`{path.name}` holds no image.", [("holds", found.description)], "the explorer shows images"
             )
-        return Shown(path.name, np.asarray(found.values), as_picture(found.pictures[0]))
+        return Shown(path.name, np.asarray(found.values), as_picture(found.pictures[0]), path, added)
 
     def layers(self, model: str) -> list[tuple[str, str]]:
         """What can be clicked on, in forward order: an indented label and the address."""
         found = []
+        if self._layout.channel_axis != 1:  # places first, as the layers have them
+            takes = next((spec.shape[1:] for spec in self._declared.values()), ())
+            found.append((f"{_INPUT}  {_shape(takes)}".rstrip(), _INPUT))
         for entry in taps(self.models[model]):
             spatial = entry.shape is not None and len(entry.shape) == 4 and _places(entry.shape) >= _FEWEST_PLACES
             if spatial and entry.reached and entry.tap.face == "output":
                 depth = entry.tap.path.count("/")
-                shape = "×".join("·" if n is None else str(n) for n in (entry.shape or ())[1:])
                 name = entry.address if not depth else entry.address.rsplit("/", 1)[1]
+                shape = _shape((entry.shape or ())[1:])
                 found.append((f"{'  ' * depth}{name}  {entry.layer} {shape}", entry.address))
         return found
 
+    def counterpart(self, model: str, at: str) -> str:
+        """The layer of a model that stands for one of the first: of the same name, else as far down the network."""
+        own = [address for _, address in self.layers(model)]
+        if at in own or not own:
+            return at
+        first = [address for _, address in self.layers(next(iter(self.models)))]
+        if at not in first:
+            return at
+        part = first.index(at) / max(len(first) - 1, 1)
+        return own[round(part * (len(own) - 1))]
+
     def likeliest(self, model: str, example: Shown, count: int = 5) -> list[tuple[int, str, float]]:
         """The likeliest classes of an example: number, name and score; empty where the model has no classes."""
+        scores = self._outputs(model, example)
+        if scores.ndim != 2 or scores.shape[1] < 2:
+            return []
+        check_class_names(self.class_names, scores.shape)
+        order = np.argsort(-scores[0], kind="stable")[:count]
+        return [(int(k), self.class_name(int(k)), float(scores[0, k])) for k in order]
+
+    def _outputs(self, model: str, example: Shown) -> Array:
         known = self._scores.setdefault(example, {})
         if model not in known:
             known[model] = np.asarray(activations(self.models[model], example.values, at=":output").only)
-        scores = known[model]
-        if scores.ndim != 2 or scores.shape[1] < 2:
-            return []
-        order = np.argsort(-scores[0], kind="stable")[:count]
-        return [(int(k), self.class_name(int(k)), float(scores[0, k])) for k in order]
+        return known[model]
 
     def class_name(self, k: int) -> str:
         """What a class is called."""
         return self.class_names[k].split(",")[0] if k < len(self.class_names) else f"class {k}"
+
+    def target_words(self, model: str, example: Shown, target: Any) -> str:
+        """What is differentiated and its value, such as ``class 7: 0.0002``; empty where the model has no classes."""
+        scores = self._outputs(model, example)
+        if scores.ndim != 2:
+            return ""
+        if scores.shape[1] == 1:
+            return f"the model's one output: {scores[0, 0]:.3g}"
+        predicted = int(scores[0].argmax())
+        k = predicted if target == "predicted" else int(target)
+        name = self.class_name(k) if k >= len(self.class_names) else f"class {k}, {self.class_name(k)}"
+        return f"{name}{' (predicted)' if k == predicted else ''}: {scores[0, k]:.3g}"
 
     def view(self, model: str, example: Shown, at: str, method: str, target: Any, channel: int | None) -> View:
         """The map of one layer.
@@ -153,45 +234,59 @@ class Explorer:
         """
         start = time.perf_counter()
         values = self._values(model, example, at, method, target)
-        if channel is not None:
-            if values.ndim != 3:
-                raise errors.ArgumentError(
-                    f"`{method}` has one map for all channels together.", [], "leave the channel out"
-                )
-            if not 0 <= channel < values.shape[-1]:
-                raise errors.ClassRangeError(
-                    f"channel {channel} is out of range: `{at}` has {values.shape[-1]}.",
-                    [],
-                    f"give a number from 0 to {values.shape[-1] - 1}",
-                )
-            flat = values[..., channel]
-        elif values.ndim == 3:
-            flat = values.mean(-1) if method == "activation" else values.sum(-1)
-        else:
-            flat = values
+        over = _over(values.ndim, method, channel)
+        if isinstance(over, int) and not 0 <= over < values.shape[-1]:
+            raise errors.ClassRangeError(
+                f"channel {channel} is out of range: `{at}` has {values.shape[-1]}.",
+                [],
+                f"give a number from 0 to {values.shape[-1] - 1}",
+            )
+        flat = values[..., over] if isinstance(over, int) else values if over is None else getattr(values, over)(-1)
         low, high = float(flat.min()), float(flat.max())
         where = f"channel {channel} of `{at}`" if channel is not None else f"`{at}`"
-        words = f"{method} at {where}, {flat.shape[0]} × {flat.shape[1]}, from {low:.3g} to {high:.3g}"
-        return View(_drawn(flat, example.picture), flat, words, time.perf_counter() - start)
+        how = f", {over} over the channels" if isinstance(over, str) else ""
+        words = f"{method} at {where}{how}, {flat.shape[0]} × {flat.shape[1]}, from {low:.3g} to {high:.3g}"
+        seconds = time.perf_counter() - start
+        return View(_drawn(flat, example.picture), flat, words, _legend(flat, method), seconds)
 
     def lines(self, model: str, example: Shown, at: str, method: str, target: Any, channel: int | None) -> str:
-        """The lines of Python that give the same numbers."""
-        call = f'model, inputs, target={target!r}, at="{at}"'
-        if method in READINGS:
-            read = {"activation": "g.activations.only", "gradient": "g.only"}.get(method, "g.only * g.activations.only")
-            body = f"g = gt.gradients({call})\nvalues = {read}"
-        else:
-            body = f"values = gt.attribution.{method}({call}).only"
-        pick = f"[..., {channel}]" if channel is not None else ""
-        given = f"# model: {model}; inputs: {example.name}, {example.values.shape}, {self._preprocessing or 'unit'}"
-        return f"import gradtap as gt\n\n{given}\n{body}{pick}\n"
+        """The lines of Python that give the same numbers; they stand on their own."""
+        over = _over(3 if _channelwise(method) and self._has_channels(at) else 2, method, channel)
+        picked = Picked(at, method, target, self._keywords(model, example, at, method), over)
+        height, width = example.picture.shape[:2]
+        image = image_lines(
+            example.path,
+            example.name if example.added else str(example.path),
+            self._layout,
+            (height, width),
+            self._preprocessing or default_preprocessing(self._declared),
+        )
+        return whole(
+            model_lines(self._paths.get(model), model, unsafe=self._unsafe),
+            ["# the file that was added on the page", *image] if example.added else image,
+            map_lines(picked),
+        )
+
+    def _has_channels(self, at: str) -> bool:
+        return at != _INPUT or self._layout.channel_axis is not None
+
+    def _keywords(self, model: str, example: Shown, at: str, method: str) -> dict[str, Any]:
+        if method in READINGS or not defaults_at(method, ()):
+            return {}
+        shapes = {entry.address: entry.shape for entry in taps(self.models[model])}
+        shape = list(example.values.shape if at == _INPUT else shapes.get(at) or ())
+        # Where a layer takes any size, only the example tells.
+        if None in shape[1:]:
+            shape = list(activations(self.models[model], example.values, at=at).only.shape)
+        return defaults_at(method, shape if len(shape) > 3 else [*shape, 1])
 
     def report(self, model: str, example: Shown, at: str, method: str, target: Any, path: Path) -> Path:
         """Write a report of an example at a layer, and the layers about it."""
         addresses = [address for _, address in self.layers(model)]
+        at = at if at in addresses else addresses[-1]
         position = addresses.index(at)
         several = addresses[max(0, position - 2) : position + 3]
-        methods = [method] if method not in READINGS[:2] else ["activation_x_gradient"]
+        methods = [method if method not in READINGS[:2] else "activation_x_gradient"]
         write(
             self.models[model],
             example.values,
@@ -216,7 +311,9 @@ class Explorer:
             return read
         if method not in (*METHODS, *SLOW):
             raise errors.ArgumentError(f"there is no method {method!r}.", [], f"one of {', '.join(METHODS + SLOW)}")
-        made: Array = np.asarray(getattr(attribution, method)(trace, example.values, target=target, at=at).only)[0]
+        beside = self._keywords(model, example, at, method)
+        call = getattr(attribution, method)
+        made: Array = np.asarray(call(trace, example.values, target=target, at=at, **beside).only)[0]
         return made
 
 
@@ -235,6 +332,42 @@ def read_class(text: str) -> Any:
         raise errors.TargetTypeError(
             f"{text!r} is neither `predicted` nor the number of a class.", [], "such as 281"
         ) from None
+
+
+def _channelwise(method: str) -> bool:
+    return method in (*READINGS, *_CHANNELWISE, *_SLOW_CHANNELWISE)
+
+
+def _over(rank: int, method: str, channel: int | None) -> str | int | None:
+    """How the channels become one map: ``mean``, ``sum``, the number of the one asked for, or None without channels."""
+    if channel is not None and rank != 3:
+        raise errors.ArgumentError(f"`{method}` has one map for all channels together.", [], "leave the channel out")
+    if channel is not None or rank != 3:
+        return channel
+    return "mean" if method == "activation" else "sum"
+
+
+def _legend(values: Array, method: str) -> str:
+    """What the colours of a map mean."""
+    if not values.any():
+        return "The map is 0 everywhere."
+    meaning = (
+        "orange is above zero, blue below; an activation tells nothing of the target"
+        if method == "activation"
+        else "orange raises the target, blue lowers it"
+    )
+    return f"Colours: {meaning}; strongest from ±{robust_scale(values):.3g} on, the 99th percentile."
+
+
+def _fit(mine: Sequence[Sequence[int | None]], theirs: Sequence[Sequence[int | None]]) -> bool:
+    return len(mine) == len(theirs) and all(
+        len(a) == len(b) and all(x == y or x is None or y is None for x, y in zip(a, b, strict=True))
+        for a, b in zip(mine, theirs, strict=True)
+    )
+
+
+def _shape(sizes: Sequence[int | None]) -> str:
+    return "×".join("·" if n is None else str(n) for n in sizes)
 
 
 def _places(shape: Sequence[int | None]) -> int:

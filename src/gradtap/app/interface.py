@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ _STYLE = """
 #: Uploads beyond this are refused before they are read.
 MOST_BYTES = "20mb"
 #: The layer of a second model, unless another of its own is chosen.
-CLICKED = "the layer that is clicked on"
+CLICKED = "the layer that is clicked on, or the one as far down"
 
 
 def interface(explorer: Explorer) -> Any:
@@ -36,7 +37,7 @@ def interface(explorer: Explorer) -> Any:
     """
     gradio = _gradio()
     models = list(explorer.models)
-    reports = tempfile.TemporaryDirectory(prefix="gradtap-")
+    reports = Path(tempfile.mkdtemp(prefix="reports-", dir=_folder()))
     layers = explorer.layers(models[0])
     start = layers[-1][1] if layers else None
     targets = _targets(explorer, models[0])
@@ -49,14 +50,16 @@ def interface(explorer: Explorer) -> Any:
                 gallery = gradio.Gallery(
                     [(example.picture, example.name) for example in explorer.examples],
                     label="Images",
-                    columns=3,
+                    columns=2,
                     height=220,
                     allow_preview=False,
                     interactive=False,
+                    selected_index=0 if explorer.examples else None,
+                    buttons=[],
                     elem_id="images",
                 )
                 upload = gradio.UploadButton("Add an image", file_types=["image"], elem_id="upload")
-                said = gradio.Markdown(elem_id="said")
+                refused = gradio.Markdown(elem_id="said")
                 where = gradio.Radio(layers, value=start, label="Layers", elem_id="layers")
             with gradio.Column(scale=3):
                 with gradio.Row():
@@ -66,6 +69,7 @@ def interface(explorer: Explorer) -> Any:
                     report = gradio.Button("Write a report", elem_id="report")
                     # A click on it saves the value that it has: it is shown once there is one.
                     saved = gradio.DownloadButton("Save the report", visible=False, elem_id="saved")
+                    said = gradio.Markdown(elem_id="report-said")
         known: list[Any] = [own, chosen, where]
         for side in sides:
             gradio.on(
@@ -80,14 +84,15 @@ def interface(explorer: Explorer) -> Any:
             [blocks.load, chosen.change, where.change, *(part.change for part in sides[0].asked)],
             partial(_lines, explorer),
             [*known, *sides[0].asked],
-            [lines, said],
+            [lines, said, saved],
         )
         # Gradio hands over the event where the annotation asks for it, and reads annotations as they are.
         _picked.__annotations__["event"] = gradio.SelectData
         gallery.select(_picked, None, chosen)
-        upload.upload(partial(_added, explorer), [upload, own], [own, gallery, chosen, said])
-        report.click(partial(_report, explorer, Path(reports.name)), [*known, *sides[0].asked], [saved, said])
-    blocks.reports = reports  # its folder goes with the page
+        # Gradio itself refuses a file that is too large, and asks nobody: what was said of the last one goes before.
+        upload.click(lambda: "", None, refused)
+        upload.upload(partial(_added, explorer), [upload, own], [own, gallery, chosen, refused])
+        report.click(partial(_report, explorer, reports), [*known, *sides[0].asked], [saved, said])
     return blocks
 
 
@@ -139,7 +144,13 @@ def _side(gradio: Any, explorer: Explorer, targets: list[str], name: str, *, fir
             elem_id=f"target{name}",
         )
         channel = gradio.Textbox(label="Channel (empty: all)", elem_id=f"channel{name}", max_lines=1)
-        image = gradio.Image(label=f"Map {name}", interactive=False, elem_id=f"map{name}", format="png")
+        image = gradio.Image(
+            label=f"Map {name}",
+            interactive=False,
+            elem_id=f"map{name}",
+            format="png",
+            buttons=["download", "fullscreen"],  # not the one that shares, which has nowhere to send it
+        )
         words = gradio.Markdown(elem_id=f"words{name}")
     return _Side([model, layer, method, target, channel], image, words)
 
@@ -173,7 +184,10 @@ def _told(act: Callable[[], Any]) -> tuple[Any, str]:
     try:
         return act(), ""
     except errors.GradtapError as error:
-        return None, f"**{error.headline}** {'; '.join(error.do)}"
+        why = [text for label, text in error.facts if label == "why"]
+        return None, f"**{error.headline}** {'; '.join([*why, *error.do])}"
+    except Exception as error:  # whatever it is, the page goes on, and no map of before stands beside it
+        return None, f"**{type(error).__name__}** {error}"
 
 
 @dataclass(frozen=True)
@@ -190,7 +204,7 @@ class _Asked:
     @classmethod
     def read(cls, explorer: Explorer, own: list[Shown], chosen: int, clicked: str, *fields: str) -> _Asked:
         model, layer, method, target, channel = fields
-        at = clicked if layer == CLICKED else layer
+        at = explorer.counterpart(model, clicked) if layer == CLICKED else layer
         example = _example(explorer, own, chosen)
         return cls(example, at, model, method, read_class(target), _read_channel(channel))
 
@@ -200,23 +214,27 @@ def _show(explorer: Explorer, *fields: Any) -> tuple[Any, str]:
         asked = _Asked.read(explorer, *fields)
         model, example = asked.model, asked.example
         view = explorer.view(model, example, asked.at, asked.method, asked.target, asked.channel)
-        best = ", ".join(f"{name} {score:.3g}" for _, name, score in explorer.likeliest(model, example, 3))
-        return view, best
+        best = ", ".join(f"{name}: {score:.3g}" for _, name, score in explorer.likeliest(model, example, 3))
+        target = explorer.target_words(model, example, asked.target)
+        return example.name, view, target, best
 
     found, wrong = _told(act)
     if found is None:
         return None, wrong
-    view, best = found
-    return view.image, f"{view.words}; {view.seconds:.2f} s" + (f"\n\n{best}" if best else "")
+    example_name, view, target, best = found
+    told = [f"{example_name}: {view.words}; {view.seconds:.2f} s", target and f"Target: {target}", view.legend]
+    return view.image, "\n\n".join(filter(None, [*told, best and f"The model says: {best}"]))
 
 
-def _lines(explorer: Explorer, *fields: Any) -> tuple[Any, str]:
+def _lines(explorer: Explorer, *fields: Any) -> tuple[Any, ...]:
+    """The lines of what is chosen now; a report that was written of something else is no longer offered."""
+
     def act() -> str:
         asked = _Asked.read(explorer, *fields)
         return explorer.lines(asked.model, asked.example, asked.at, asked.method, asked.target, asked.channel)
 
     found, wrong = _told(act)
-    return found or "", wrong
+    return found or "", wrong, _gradio().DownloadButton(value=None, visible=False)
 
 
 def _picked(event: Any) -> int:
@@ -224,13 +242,14 @@ def _picked(event: Any) -> int:
 
 
 def _added(explorer: Explorer, path: str, own: list[Shown]) -> tuple[Any, ...]:
-    found, wrong = _told(lambda: explorer.read(Path(path)))
+    found, wrong = _told(lambda: explorer.read(Path(path), added=True))
     gradio = _gradio()
     if found is None:
-        return own, gradio.skip(), gradio.skip(), wrong
+        # Its name is what somebody knows it by, and not where Gradio keeps its copy.
+        return own, gradio.skip(), gradio.skip(), wrong.replace(path, Path(path).name)
     own = [*own, found]
     shown = [(example.picture, example.name) for example in [*explorer.examples, *own]]
-    return own, shown, len(shown) - 1, ""
+    return own, gradio.Gallery(value=shown, selected_index=len(shown) - 1), len(shown) - 1, ""
 
 
 def _report(explorer: Explorer, folder: Path, *fields: Any) -> tuple[Any, str]:
@@ -243,7 +262,14 @@ def _report(explorer: Explorer, folder: Path, *fields: Any) -> tuple[Any, str]:
     return _gradio().DownloadButton(value=path, visible=path is not None), wrong
 
 
-def serve(explorer: Explorer, *, port: int | None = None, open_browser: bool = False, wait: bool = True) -> Any:
+def serve(
+    explorer: Explorer,
+    *,
+    port: int | None = None,
+    open_browser: bool = False,
+    wait: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> Any:
     """Serve the page on this machine alone.
 
     Args:
@@ -251,30 +277,57 @@ def serve(explorer: Explorer, *, port: int | None = None, open_browser: bool = F
       port: On which port; None for the first free one.
       open_browser: Whether to open it in a browser.
       wait: Until it is interrupted.
+      say: What is told the address, where it waits.
 
     Returns:
       Gradio's blocks, to close.
     """
-    blocks = interface(explorer)
-    blocks.launch(
-        server_name="127.0.0.1",
-        server_port=port,
-        inbrowser=open_browser,
-        share=False,
-        max_file_size=MOST_BYTES,
-        css=_STYLE,
-        show_error=True,
-        footer_links=[],
-        prevent_thread_lock=not wait,
-        quiet=not wait,
-    )
+    try:
+        blocks = interface(explorer)
+        blocks.launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            inbrowser=open_browser,
+            share=False,
+            max_file_size=MOST_BYTES,
+            css=_STYLE,
+            show_error=True,
+            footer_links=[],
+            prevent_thread_lock=True,
+            quiet=True,  # it would offer a public link
+        )
+        if wait:
+            # A service ends a program so; what Gradio wrote is removed then as after Ctrl-C.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            say(f"the explorer is at {blocks.local_url} (Ctrl-C ends it)")
+            blocks.block_thread()
+    finally:
+        if wait:
+            _forget_files()
     return blocks
 
 
+@cache
+def _files() -> tempfile.TemporaryDirectory[str]:
+    """Of one process: pictures, uploads and reports. It is removed with the process at the latest."""
+    return tempfile.TemporaryDirectory(prefix="gradtap-", ignore_cleanup_errors=True)
+
+
+def _folder() -> str:
+    return _files().name
+
+
+def _forget_files() -> None:
+    _files().cleanup()
+    _files.cache_clear()
+
+
 def _gradio() -> Any:
-    # Both are read when Gradio is imported: it would report its use, and look for newer versions.
+    # The first two are read when Gradio is imported: it would report its use, and look for newer versions.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # Gradio leaves its files where they are, in a folder that all of its pages on a machine share.
+    os.environ["GRADIO_TEMP_DIR"] = _folder()
     try:
         import gradio
     except ImportError:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from gradtap.cli.gradients_command import PREPROCESS_HELP
-from gradtap.cli.options import Size, read_size
+from gradtap.cli.options import Size, read_names, read_size
 from gradtap.files.preprocessing import PREPROCESSINGS
 
 
@@ -49,8 +49,20 @@ def app(
     from gradtap.app.interface import serve
     from gradtap.cli.model_file import declared_inputs, load_model
 
-    models = {Path(path).name: load_model(path, safe_mode=not unsafe) for path in (model, beside) if path}
+    paths = {Path(path).name: path for path in (model, beside) if path}
+    if beside and len(paths) == 1:  # two folders have a file of this name
+        paths = {path: path for path in (model, beside)}
+    models = {name: load_model(path, safe_mode=not unsafe) for name, path in paths.items()}
     declared = declared_inputs(next(iter(models.values())))
-    names = classes.read_text(encoding="utf-8").splitlines() if classes else None
-    explorer = Explorer(models, declared, files, preprocessing=preprocess, size=size, class_names=names)
-    serve(explorer, port=port, open_browser=not no_browser)
+    names = read_names(classes)
+    explorer = Explorer(
+        models,
+        declared,
+        files,
+        preprocessing=preprocess,
+        size=size,
+        class_names=names,
+        paths=paths,
+        unsafe=unsafe,
+    )
+    serve(explorer, port=port, open_browser=not no_browser, say=click.echo)

@@ -79,3 +79,8 @@ def ending_in(*suffixes: str) -> Callable[[click.Context, click.Parameter, Path 
         return value
 
     return check
+
+
+def read_names(file: Path | None) -> list[str] | None:
+    """Read a file of class names, one a line; empty lines at its end are none."""
+    return file.read_text(encoding="utf-8").rstrip().splitlines() if file else None

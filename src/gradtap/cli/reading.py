@@ -118,8 +118,8 @@ def _images_in(folder: Path) -> list[Path]:
 def _read_images(files: Sequence[Path], declared: Declared, preprocessing: str | None, size: Size | None) -> Inputs:
     import numpy as np
 
-    layout = _image_layout(declared)
-    preprocessing = preprocessing or ("none" if _takes_whole_numbers(declared) else "unit")
+    layout = image_layout(declared)
+    preprocessing = preprocessing or default_preprocessing(declared)
     if preprocessing != "none" and _takes_whole_numbers(declared):
         raise InputFileError(
             f"the preprocessing `{preprocessing}` makes fractions, and the model takes whole numbers.",
@@ -159,7 +159,17 @@ def _takes_whole_numbers(declared: Declared) -> bool:
     return any("int" in spec.dtype for spec in declared.values())
 
 
-def _image_layout(declared: Declared) -> Layout:
+def default_preprocessing(declared: Declared) -> str:
+    """What is done to pixels where nobody says it: ``none`` for a model that takes whole numbers, else ``unit``."""
+    return "none" if _takes_whole_numbers(declared) else "unit"
+
+
+def image_layout(declared: Declared) -> Layout:
+    """How a model takes an image.
+
+    Raises:
+      InputFileError: It takes no image, or more than one input.
+    """
     takes = ", ".join(f"`{name}` {shape_text(spec.shape)}" for name, spec in declared.items())
     if len(declared) > 1:
         raise InputFileError(

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from gradtap.cli.gradients_command import PREPROCESS_HELP
-from gradtap.cli.options import Class, Size, ending_in, read_size, read_target
+from gradtap.cli.options import Class, Size, ending_in, read_names, read_size, read_target
 from gradtap.files.preprocessing import PREPROCESSINGS
 
 
@@ -20,7 +20,7 @@ from gradtap.files.preprocessing import PREPROCESSINGS
 @click.option(
     "--methods",
     metavar="NAMES",
-    default="grad_cam,integrated_gradients,saliency",
+    default="grad_cam,integrated_gradients",
     show_default=True,
     help="Methods of gradtap.attribution, with commas between them.",
 )
@@ -70,7 +70,7 @@ def report(
 
     files = find_files(inputs)
     check_writable(output, files)
-    names = classes.read_text(encoding="utf-8").splitlines() if classes else None
+    names = read_names(classes)
     from gradtap.cli.model_file import declared_inputs, load_model
 
     trace = load_model(model, safe_mode=not unsafe)

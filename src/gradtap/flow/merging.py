@@ -149,7 +149,7 @@ class TapTotals:
 
 def with_ratios(rows: Sequence[FlowRow]) -> list[FlowRow]:
     """The rows with the ratio of each gradient to that at the next tap."""
-    following = [row.gradient_norm for row in rows[1:]] + [float("nan")]
+    following = [*(row.gradient_norm for row in rows[1:]), float("nan")][: len(rows)]
     return [
         replace(row, ratio=row.gradient_norm / after if after else float("nan"))
         for row, after in zip(rows, following, strict=True)

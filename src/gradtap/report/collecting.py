@@ -15,7 +15,9 @@ from gradtap.differentiate import gradients
 from gradtap.graph.model_files import as_trace
 from gradtap.listing import taps
 from gradtap.plot.maps import as_picture
+from gradtap.report.classes import check_class_names, named, target_words
 from gradtap.report.document import Array, Document, Example, Look, Map, Row, TapNumbers
+from gradtap.report.methods import check_methods, defaults_at, said_of
 from gradtap.results import Gradients
 from gradtap.staged.progress import tracked
 from gradtap.types import Address, Model, Structure
@@ -24,8 +26,8 @@ from gradtap.types import Address, Model, Structure
 _NUMBERS = 700_000
 _SIDES = 8, 112
 _LIKELIEST = 5
-#: What `gradtap.attribution` holds beside methods.
-_NO_METHODS = {"at_tap"}
+#: Why a weight is left out.
+_WEIGHT = "a weight has no map of one example; gradtap.gradients gives its gradient"
 #: A page for more than this is a data set; `gradtap.dataset` is for those.
 _MOST_EXAMPLES = 64
 
@@ -35,7 +37,7 @@ def collect(
     inputs: Structure,
     *,
     at: Address | Sequence[Address],
-    methods: Sequence[str] = ("grad_cam", "integrated_gradients", "saliency"),
+    methods: Sequence[str] = ("grad_cam", "integrated_gradients"),
     target: Any = "predicted",
     names: Sequence[str] | None = None,
     pictures: Sequence[Array] | None = None,
@@ -50,8 +52,9 @@ def collect(
       model: See `gradtap.gradients`.
       inputs: One batch of at most 64 examples, as the model takes it.
       at: See `gradtap.gradients`.
-      methods: Names of `gradtap.attribution`, each run with its defaults; where one cannot be computed at a layer, the
-        report says why.
+      methods: Names of `gradtap.attribution`, each run with its defaults, an occlusion with windows of a fourth of a
+        layer's shorter side; where one cannot be computed at a layer, the report says why. The gradient itself is shown
+        beside: ``saliency`` would be the same map.
       target: See `gradtap.gradients`.
       names: What the examples are called.
       pictures: ``(height, width, 3)`` each, to be shown; the inputs themselves where they are pictures.
@@ -64,7 +67,8 @@ def collect(
       `Document`; ``gradtap.report.write`` makes a page of it, and a notebook shows it.
 
     Raises:
-      ArgumentError: There is no such method, or there are too many examples.
+      ArgumentError: There is no such method, there are too many examples, not one name for each class, or nothing but
+        weights to show.
       GradtapError: One class for each cause; ``docs/errors`` has a page for each.
 
     Example:
@@ -75,7 +79,7 @@ def collect(
       >>> gt.report.collect(model, images, at=["conv1", "conv2"], methods=["grad_cam"])
       Document('Sequential', 2 examples, 2 taps, 1 methods)
     """
-    _check_methods(methods)
+    check_methods(methods)
     trace = as_trace(model)
     found = gradients(trace, inputs, target=target, at=at, batch_size=batch_size)
     count = int(found.target.shape[0])
@@ -85,19 +89,26 @@ def collect(
             [],
             ["give some of them", "gradtap.dataset.run works through whole data sets"],
         )
+    outputs = np.asarray(found.outputs) if hasattr(found.outputs, "shape") else None
+    check_class_names(class_names, None if outputs is None else outputs.shape)
+    weights = {address: _WEIGHT for address, tap in found.taps().items() if tap.is_weight}
+    addresses = [address for address in found if address not in weights]
+    if not addresses:
+        raise errors.ArgumentError("a report shows layers, and there are only weights.", [], "name layers")
     explained = {
-        name: _attributed(trace, inputs, name, list(found), target, batch_size)
+        name: _attributed(trace, inputs, name, {a: found.activations[a].shape for a in addresses}, target, batch_size)
         for name in tracked(methods, len(methods), "methods")
     }
-    measured = flow.measure(trace, inputs, target=target, at=list(found), batch_size=batch_size)
-    looks = _looks_of(found, explained, count)
-    shown, classes = _pictures(inputs, pictures, count), _predictions(found.outputs, class_names)
+    measured = flow.measure(trace, inputs, target=target, at=addresses, batch_size=batch_size)
+    rows = {row.address: row for row in measured.rows}
+    looks = _looks_of(found, addresses, explained, count)
+    shown, predicted = _pictures(inputs, pictures, count), _predictions(outputs, class_names, count)
     examples = [
         Example(
             names[n] if names is not None else f"example {n}",
             shown[n],
-            classes[n],
-            "the predicted class" if isinstance(target, str) and target == "predicted" else repr(target),
+            predicted[n],
+            target_words(target, outputs, n, class_names),
             float(found.target[n]),
             looks[n],
             {m: {a: float(d[n]) for a, d in e.missed.items()} for m, e in explained.items() if e.missed},
@@ -108,17 +119,49 @@ def collect(
     return Document(
         title or kind,
         f"{kind} {own}" if isinstance(own, str) else kind,
-        _rows(trace, inputs, set(found)),
-        [
-            TapNumbers(r.address, r.layer, r.shape, r.activation_norm, r.gradient_norm, r.zeros, r.dead)
-            for r in measured.rows
-        ],
+        _rows(trace, inputs, set(addresses)),
+        [_numbers(found, a, rows.get(a), _classes_at(trace, found, a, outputs, class_names)) for a in addresses],
         list(methods),
         examples,
         [(f.kind, f.tap, f.evidence, f.remedy) for f in measured.findings],
-        {**found.skipped, **{where: why for e in explained.values() for where, why in e.reasons.items()}},
+        {**found.skipped, **weights, **{where: why for e in explained.values() for where, why in e.reasons.items()}},
         _made(at, methods, target, command),
+        {name: said_of(name) for name in methods},
     )
+
+
+def _numbers(found: Gradients, address: str, row: Any, classes: tuple[str, ...]) -> TapNumbers:
+    """What is told of a tap; a state of a recurrent layer has no row, and the same is computed of it here."""
+    if row is not None:
+        norms = row.activation_norm, row.gradient_norm
+        return TapNumbers(row.address, row.layer, row.shape, *norms, row.zeros, row.dead, classes)
+    here, slope = np.asarray(found.activations[address]), np.asarray(found[address])
+    norms = _mean_norm(here), _mean_norm(slope)
+    silent = here.reshape(-1, here.shape[-1] if here.ndim > 1 else 1) == 0
+    shape = (None, *here.shape[1:])
+    layer = found.layers()[address]
+    return TapNumbers(address, layer, shape, *norms, float(silent.mean()), float(silent.all(0).mean()), classes)
+
+
+def _mean_norm(values: Array) -> float:
+    return float(np.mean(np.linalg.norm(values.reshape(len(values), -1).astype(np.float64), axis=1)))
+
+
+def _classes_at(
+    trace: Any, found: Gradients, address: str, outputs: Array | None, names: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Names of a tap's units where they are the classes: at the model's output, and at both sides of the last layer."""
+    if (
+        outputs is None
+        or outputs.ndim != 2
+        or outputs.shape[1] < 2
+        or found.activations[address].shape != outputs.shape
+    ):
+        return ()
+    last = [layer.name for layer in getattr(trace.model, "layers", [])[-1:]]
+    tap = found.taps()[address]
+    is_output = not tap.path and tap.face == "output"
+    return tuple(named(k, names) for k in range(outputs.shape[1])) if is_output or tap.path in last else ()
 
 
 class _Explained(NamedTuple):
@@ -129,20 +172,11 @@ class _Explained(NamedTuple):
     reasons: dict[str, str]
 
 
-def _check_methods(methods: Sequence[str]) -> None:
-    known = set(attribution.__all__) - _NO_METHODS
-    unknown = [name for name in methods if name not in known]
-    if unknown:
-        raise errors.ArgumentError(
-            f"there is no method {unknown[0]!r}.",
-            [("nearest", errors.nearest(unknown[0], sorted(known)) or "none"), ("there are", ", ".join(sorted(known)))],
-            "name some of gradtap.attribution",
-        )
-
-
-def _looks_of(found: Gradients, explained: Mapping[str, _Explained], count: int) -> list[dict[str, Look]]:
+def _looks_of(
+    found: Gradients, addresses: Sequence[str], explained: Mapping[str, _Explained], count: int
+) -> list[dict[str, Look]]:
     """For each example what is seen at each layer."""
-    side = _side(count * len(found) * (2 + len(explained)))
+    side = _side(count * len(addresses) * (2 + len(explained)))
     return [
         {
             address: _look(
@@ -152,14 +186,14 @@ def _looks_of(found: Gradients, explained: Mapping[str, _Explained], count: int)
                 {name: one.made[address][n] for name, one in explained.items() if address in one.made},
                 side,
             )
-            for address in found
+            for address in addresses
         }
         for n in range(count)
     ]
 
 
 def _attributed(
-    trace: Any, inputs: Structure, name: str, addresses: Sequence[str], target: Any, batch_size: int | None
+    trace: Any, inputs: Structure, name: str, shapes: Mapping[str, Any], target: Any, batch_size: int | None
 ) -> _Explained:
     method = getattr(attribution, name)
     made: dict[str, Array] = {}
@@ -167,23 +201,30 @@ def _attributed(
     reasons: dict[str, str] = {}
 
     def run(where: list[str]) -> None:
-        found = method(trace, inputs, target=target, at=where, batch_size=batch_size)
+        beside = defaults_at(name, shapes[where[0]])
+        found = method(trace, inputs, target=target, at=where, batch_size=batch_size, **beside)
         deltas = getattr(found, "delta", None)
         for address in where:
             made[address] = np.asarray(found[address])
             if deltas is not None:
                 missed[address] = np.asarray(deltas[address] if isinstance(deltas, Mapping) else deltas)
 
-    try:
-        run(list(addresses))
-    except (errors.GradtapError, TypeError):
-        for address in addresses:
+    def run_each() -> None:
+        for address in shapes:
             try:
                 run([address])
             except errors.GradtapError as error:
                 reasons[f"{name} at {address}"] = error.headline
             except TypeError as error:
                 reasons[f"{name} at {address}"] = str(error)
+
+    if any(defaults_at(name, shape) for shape in shapes.values()):  # each layer has its own
+        run_each()
+        return _Explained(made, missed, reasons)
+    try:
+        run(list(shapes))
+    except (errors.GradtapError, TypeError):
+        run_each()
     return _Explained(made, missed, reasons)
 
 
@@ -198,15 +239,18 @@ def _look(address: str, activation: Any, gradient: Any, attributions: Mapping[st
     like = np.ndim(activation)
     heads = address.rpartition(":")[2].partition(".")[0] == "attention"
 
-    def laid(values: Any, over: Callable[..., Any]) -> Map:
+    def laid(values: Any, over: Callable[..., Any], name: str = "") -> Map:
         array = np.asarray(values, np.float64)
-        if array.ndim == like > 1:  # it has channels, or heads
+        how = ""
+        if array.ndim == like > 1:
             array = over(array, 0 if heads else -1)
+            how = f"{over.__name__} over {'heads' if heads else 'channels'}"
+        units = array.ndim < 2 and (like == 1 or name == "channel_importance")
         flat = array.reshape(1, -1) if array.ndim < 2 else array.reshape(array.shape[0], -1)
         small = _smaller(_smaller(flat, side, 0), side if len(flat) > 1 else side * side, 1)
-        return Map(small.astype(np.float32), (flat.shape[0], flat.shape[1]))
+        return Map(small.astype(np.float32), (flat.shape[0], flat.shape[1]), how, units)
 
-    made = {name: laid(values, np.sum) for name, values in attributions.items()}
+    made = {name: laid(values, np.sum, name) for name, values in attributions.items()}
     return Look(laid(activation, np.mean), laid(gradient, np.sum), made)
 
 
@@ -235,14 +279,11 @@ def _pictures(inputs: Structure, pictures: Sequence[Array] | None, count: int) -
     return [(as_picture(np.asarray(picture)) * 255).round().astype(np.uint8) for picture in given]
 
 
-def _predictions(outputs: Any, class_names: Sequence[str] | None) -> list[list[tuple[str, float]]]:
-    array = np.asarray(outputs) if hasattr(outputs, "shape") else None
-    if array is None or array.ndim != 2 or array.shape[1] < 2:
-        return [[] for _ in range(len(array) if array is not None and array.ndim else _MOST_EXAMPLES)]
-    order = np.argsort(-array, 1, kind="stable")[:, :_LIKELIEST]
-    names = list(class_names or ())
-    names += [f"class {k}" for k in range(len(names), array.shape[1])]
-    return [[(str(names[k]), float(row[k])) for k in best] for row, best in zip(array, order, strict=True)]
+def _predictions(outputs: Array | None, class_names: Sequence[str] | None, count: int) -> list[list[tuple[str, float]]]:
+    if outputs is None or outputs.ndim != 2 or outputs.shape[1] < 2:
+        return [[] for _ in range(count)]
+    order = np.argsort(-outputs, 1, kind="stable")[:, :_LIKELIEST]
+    return [[(named(k, class_names), float(row[k])) for k in best] for row, best in zip(outputs, order, strict=True)]
 
 
 def _rows(trace: Any, inputs: Structure, tapped: set[str]) -> list[Row]:

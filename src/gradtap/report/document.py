@@ -18,10 +18,14 @@ class Map:
     Args:
       values: ``(rows, columns)`` float32; a series or a row of units is one row.
       shown_of: The size that the map was made smaller from, by means over squares; the same where it was not.
+      over: What became of an axis, such as ``sum over channels``; empty where there was none.
+      units: Whether the row is one of units, which lie at no places.
     """
 
     values: Array
     shown_of: tuple[int, int]
+    over: str = ""
+    units: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,10 @@ class Example:
 
 @dataclass(frozen=True)
 class TapNumbers:
-    """One tap over all examples; see `gradtap.flow.measure`."""
+    """One tap over all examples; see `gradtap.flow.measure`.
+
+    ``classes`` are names of its units where they are the model's classes; empty elsewhere.
+    """
 
     address: str
     layer: str
@@ -74,6 +81,7 @@ class TapNumbers:
     gradient_norm: float
     zeros: float
     dead: float
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,8 +108,9 @@ class Document:
       methods: Their names, in the order in which they were asked for.
       examples: The inputs.
       findings: What is wrong with the flow of gradients: kind, tap, evidence, remedy.
-      left_out: What could not be computed, with the reason.
+      left_out: What could not be computed or shown, with the reason.
       made: How it was made: versions, arguments, a command or lines of Python that make it again.
+      said: What each method is, in a sentence.
     """
 
     title: str
@@ -113,6 +122,7 @@ class Document:
     findings: list[tuple[str, str, str, str]]
     left_out: Mapping[str, str]
     made: Mapping[str, str] = field(default_factory=dict)
+    said: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         counts = f"{len(self.examples)} examples, {len(self.taps)} taps, {len(self.methods)} methods"

@@ -25,7 +25,7 @@ def write(
     path: str | Path,
     *,
     at: Address | Sequence[Address],
-    methods: Sequence[str] = ("grad_cam", "integrated_gradients", "saliency"),
+    methods: Sequence[str] = ("grad_cam", "integrated_gradients"),
     target: Any = "predicted",
     names: Sequence[str] | None = None,
     pictures: Sequence[Array] | None = None,
@@ -119,8 +119,12 @@ def _summary(document: Document) -> str:
 
 def _for_the_script(document: Document) -> dict[str, Any]:
     return {
-        "layers": [{"address": tap.address, "kind": tap.layer, "shape": _shape(tap.shape)} for tap in document.taps],
+        "layers": [
+            {"address": tap.address, "kind": tap.layer, "shape": _shape(tap.shape), "classes": tap.classes}
+            for tap in document.taps
+        ],
         "methods": document.methods,
+        "said": {name: said.replace("`", "") for name, said in document.said.items()},
         "examples": [_example(example) for example in document.examples],
     }
 
@@ -142,6 +146,11 @@ def _look(look: Look) -> dict[str, Any]:
         "gradient": packed(look.gradient),
         "attributions": {name: packed(values) for name, values in look.attributions.items()},
     }
+
+
+def _coded(text: str) -> str:
+    """Text whose names stand in backticks."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def _number(value: float) -> str:
@@ -183,8 +192,8 @@ def _findings(document: Document) -> str:
     if not document.findings:
         return '<p class="well">Nothing is wrong with the flow of gradients through these layers.</p>'
     return "".join(
-        f'<p class="finding"><b>{escape(kind)}</b> at <code>{escape(tap)}</code>: {escape(evidence)}<br>'
-        f'<span class="faint">{escape(remedy)}</span></p>'
+        f'<p class="finding"><b>{escape(kind)}</b> at <code>{escape(tap)}</code>: {_coded(evidence)}<br>'
+        f'<span class="faint">{_coded(remedy)}</span></p>'
         for kind, tap, evidence, remedy in document.findings
     )
 
@@ -193,13 +202,16 @@ def _errors(document: Document) -> str:
     methods = [m for m in document.methods if any(m in example.errors for example in document.examples)]
     if not methods:
         return ""
+    addresses = [tap.address for tap in document.taps]
     rows = [
-        [f"{escape(example.name)}, {escape(method)}", *(_number(v) for v in example.errors[method].values())]
+        [
+            f"{escape(example.name)}, {escape(method)}",
+            *(_number(example.errors[method][a]) if a in example.errors[method] else "–" for a in addresses),
+        ]
         for example in document.examples
         for method in methods
         if method in example.errors
     ]
-    addresses = [tap.address for tap in document.taps]
     caption = "By how much the attributions of complete methods miss the change of the target."
     return "<h2>Completeness</h2>" + _table(["example, method", *addresses], rows, caption)
 
@@ -207,7 +219,7 @@ def _errors(document: Document) -> str:
 def _left_out(document: Document) -> str:
     if not document.left_out:
         return ""
-    lines = "".join(f"<li><code>{escape(k)}</code>: {escape(why)}</li>" for k, why in document.left_out.items())
+    lines = "".join(f"<li><code>{escape(k)}</code>: {_coded(why)}</li>" for k, why in document.left_out.items())
     return f"<h2>Left out</h2><ul>{lines}</ul>"
 
 

@@ -27,6 +27,8 @@ def packed(values: Map) -> dict[str, Any]:
         "rows": array.shape[0],
         "columns": array.shape[1],
         "of": list(values.shown_of),
+        "over": values.over,
+        "units": values.units,
         "largest": largest,
         "scale": _scale(array),
         "numbers": base64.b64encode(numbers).decode(),
