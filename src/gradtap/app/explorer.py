@@ -121,6 +121,7 @@ class Explorer:
         self._paths = dict(paths or {})
         self._unsafe = unsafe
         self._scores: WeakKeyDictionary[Shown, dict[str, Array]] = WeakKeyDictionary()
+        self._layers: dict[str, list[tuple[str, str]]] = {}
         self._check_alike()
         for trace in self.models.values():
             check_class_names(class_names, getattr(trace.model, "output_shape", None))
@@ -162,7 +163,12 @@ class Explorer:
         return Shown(path.name, np.asarray(found.values), as_picture(found.pictures[0]), path, added)
 
     def layers(self, model: str) -> list[tuple[str, str]]:
-        """What can be clicked on, in forward order: an indented label and the address."""
+        """What can be clicked on, in forward order: an indented label and the address; looked up once."""
+        if model not in self._layers:
+            self._layers[model] = self._listed(model)
+        return self._layers[model]
+
+    def _listed(self, model: str) -> list[tuple[str, str]]:
         found = []
         if self._layout.channel_axis != 1:  # places first, as the layers have them
             takes = next((spec.shape[1:] for spec in self._declared.values()), ())
