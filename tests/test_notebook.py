@@ -141,6 +141,9 @@ def test_the_flow_and_its_findings():
     assert page.caption == "the flow of 32 examples" and page.below == [str(f) for f in found.findings] != []
     assert [row[0] for row in page.rows[1:]] == [row.address for row in found.rows]
     assert [float(row[2]) for row in page.rows[1:]] == [float(f"{r.gradient_norm:.3g}") for r in found.rows]
+    drawn = found.plot().axes[0]
+    norms = np.array([row.gradient_norm for row in found.rows])
+    assert any(np.allclose(line.get_ydata(), norms) for line in drawn.lines if len(line.get_ydata()) == len(norms))
     lines = found.table().splitlines()
     assert lines[0].split() == page.rows[0] and lines[1].split() == page.rows[1]
 

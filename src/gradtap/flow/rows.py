@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from gradtap.html_table import html_table
+from gradtap.showing import face
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Array = np.ndarray[Any, Any]
 Kind = Literal["vanishing", "exploding", "dead", "saturated", "blocked", "underflow"]
-
 
 #: The columns of a table of taps, and the widths of all but the first.
 _HEAD = ("tap", "|activation|", "|gradient|", "ratio", "zeros", "dead", "cosine")
@@ -202,6 +205,18 @@ class FlowMeasurement:
     def _repr_html_(self) -> str:
         rows = [row.cells() for row in self.rows]
         return html_table(_HEAD, rows, caption=f"the flow of {self.examples} examples", below=self._said())
+
+    def plot(self) -> Figure:
+        """Norms and shares against depth, with the findings in the picture; see `gradtap.plot.flow`.
+
+        Returns:
+          A matplotlib figure.
+
+        Raises:
+          MissingExtraError: matplotlib is not installed.
+        """
+        figure: Figure = face("gradtap.plot", "flow")(self)
+        return figure
 
     def as_json(self) -> dict[str, Any]:
         """All numbers and findings, in what JSON can hold; NaN and infinity become None."""
