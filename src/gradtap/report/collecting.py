@@ -82,19 +82,10 @@ def collect(
     check_methods(methods)
     trace = as_trace(model)
     found = gradients(trace, inputs, target=target, at=at, batch_size=batch_size)
-    count = int(found.target.shape[0])
-    if not 0 < count <= _MOST_EXAMPLES:
-        raise errors.ArgumentError(
-            f"a report is about 1 to {_MOST_EXAMPLES} examples, not {count}.",
-            [],
-            ["give some of them", "gradtap.dataset.run works through whole data sets"],
-        )
+    count = _count(found)
     outputs = np.asarray(found.outputs) if hasattr(found.outputs, "shape") else None
     check_class_names(class_names, None if outputs is None else outputs.shape)
-    weights = {address: _WEIGHT for address, tap in found.taps().items() if tap.is_weight}
-    addresses = [address for address in found if address not in weights]
-    if not addresses:
-        raise errors.ArgumentError("a report shows layers, and there are only weights.", [], "name layers")
+    addresses, weights = _layers(found)
     explained = {
         name: _attributed(trace, inputs, name, {a: found.activations[a].shape for a in addresses}, target, batch_size)
         for name in tracked(methods, len(methods), "methods")
@@ -128,6 +119,27 @@ def collect(
         _made(at, methods, target, command),
         {name: said_of(name) for name in methods},
     )
+
+
+def _count(found: Gradients) -> int:
+    """How many examples there are, checked."""
+    count = int(found.target.shape[0])
+    if not 0 < count <= _MOST_EXAMPLES:
+        raise errors.ArgumentError(
+            f"a report is about 1 to {_MOST_EXAMPLES} examples, not {count}.",
+            [],
+            ["give some of them", "gradtap.dataset.run works through whole data sets"],
+        )
+    return count
+
+
+def _layers(found: Gradients) -> tuple[list[str], dict[str, str]]:
+    """The addresses that can be shown, and why the others cannot."""
+    weights = {address: _WEIGHT for address, tap in found.taps().items() if tap.is_weight}
+    addresses = [address for address in found if address not in weights]
+    if not addresses:
+        raise errors.ArgumentError("a report shows layers, and there are only weights.", [], "name layers")
+    return addresses, weights
 
 
 def _numbers(found: Gradients, address: str, row: Any, classes: tuple[str, ...]) -> TapNumbers:
