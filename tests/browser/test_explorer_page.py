@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
@@ -214,7 +215,9 @@ def test_no_file_is_left_behind_and_no_public_link_is_offered(serving, tmp_path,
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "gradtap", "app", str(tmp_path / "net.keras"), "--no-browser", "--port", str(port)]
     paths = {"PYTHONPATH": str(Path(gt.__file__).parents[1]), "TMPDIR": str(left)}
-    at_work = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | paths)
+    # Where the tests run in the background of a shell, Ctrl-C is ignored, and what they start would ignore it too.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    at_work = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | paths, preexec_fn=heard)
     said = at_work.stdout.readline()
     assert said == f"the explorer is at http://127.0.0.1:{port}/ (Ctrl-C ends it)\n"
     assert list(left.glob("gradtap-*"))
