@@ -15,6 +15,7 @@ from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery
 from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place, resolve
+from gradtap.graph.scores import Score
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.program import Program, assemble
 from gradtap.results import TapValues
@@ -112,17 +113,44 @@ class _Hvp:
         with surgery.inside(graph.graph):
             # No path means that the slope does not depend on the activations: an exact zero.
             exact = [tf.zeros_like(p.tensor) if h is None else h for p, h in zip(kept, products, strict=True)]
-        program = assemble(
-            graph,
-            [*graph.all_feeds, *score.feeds, *fed],
-            {"products": exact},
-            kept,
-            watch=watched(graph, kept) if settings.checks else None,
-            saturated=score.saturated,
-            jit_compile=trace.jit_compile,
-        )
-        program.target = repr(self.target)
-        return program
+        return program_of_products(trace, graph, score, self.target, fed, exact, kept, kept, settings)
+
+
+def program_of_products(
+    trace: Trace,
+    graph: ForwardGraph,
+    score: Score,
+    target: Target,
+    vectors: Sequence[Tensor],
+    products: Sequence[Tensor],
+    places: list[Place],
+    looked_at: Sequence[Place],
+    settings: Settings,
+) -> Program:
+    """The program that gives products with vectors.
+
+    Args:
+      trace: The model.
+      graph: Its forward pass, which holds all of the following.
+      score: The target, built.
+      target: The target.
+      vectors: What the vectors are fed to.
+      products: One for each place.
+      places: Where they belong.
+      looked_at: The places whose activations are looked at for NaN and infinity.
+      settings: How the run is wanted.
+    """
+    program = assemble(
+        graph,
+        [*graph.all_feeds, *score.feeds, *vectors],
+        {"products": list(products)},
+        places,
+        watch=watched(graph, looked_at) if settings.checks else None,
+        saturated=score.saturated,
+        jit_compile=trace.jit_compile,
+    )
+    program.target = repr(target)
+    return program
 
 
 def differentiate_again(

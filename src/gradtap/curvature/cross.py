@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from gradtap.asking import Settings, Unconnected, address_key, addresses, ask, watched
+from gradtap.asking import Settings, Unconnected, address_key, addresses, ask
 from gradtap.curvature.matrices import bent_along, check_size, flat, one_hot, products, refuse_coupling, unit_count
 from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery
 from gradtap.graph.keeping import Trace
 from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.tracing import ForwardGraph
-from gradtap.program import Program, assemble
+from gradtap.program import Program
 from gradtap.results import TapValues
-from gradtap.second_order import are_zero, warn_of_zeros
+from gradtap.second_order import are_zero, program_of_products, warn_of_zeros
 from gradtap.staged.slope_legs import leg_with
 from gradtap.staged.stages import Legs, Stage, Staged, refuse_states
 from gradtap.targets import Target, as_target
@@ -111,17 +111,8 @@ class _CrossHvp:
         with surgery.inside(graph.graph):
             vector = for_each_example(fed, along.tensor)
         found = bent_along(graph, slope, vector, kept)
-        program = assemble(
-            graph,
-            [*graph.all_feeds, *score.feeds, fed],
-            {"products": found},
-            kept,
-            watch=watched(graph, [along, *kept]) if settings.checks else None,
-            saturated=score.saturated,
-            jit_compile=trace.jit_compile,
-        )
-        program.target = name
-        return program
+        looked_at = [along, *kept]
+        return program_of_products(trace, graph, score, self.target, [fed], found, kept, looked_at, settings)
 
 
 @surgery.unconverted

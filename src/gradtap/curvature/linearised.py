@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from gradtap import errors
-from gradtap.asking import Settings, Unconnected, address_key, addresses, ask, watched
+from gradtap.asking import Settings, Unconnected, address_key, addresses, ask
 from gradtap.differentiate import slopes_at
 from gradtap.graph import surgery, walking
 from gradtap.graph.keeping import Trace
@@ -16,9 +16,9 @@ from gradtap.graph.resolve import Place, resolve
 from gradtap.graph.scores import pre_squash
 from gradtap.graph.tracing import ForwardGraph
 from gradtap.products import tangents_through
-from gradtap.program import Program, assemble
+from gradtap.program import Program
 from gradtap.results import TapValues
-from gradtap.second_order import are_zero, differentiate_again, warn_of_zeros
+from gradtap.second_order import are_zero, differentiate_again, program_of_products, warn_of_zeros
 from gradtap.targets import Target, as_target
 from gradtap.types import Address, Model, Structure, Tensor, TensorLike
 from gradtap.vectors import for_each_example, placeholder_like, vectors_for
@@ -120,17 +120,7 @@ class _GaussNewton:
         with surgery.inside(graph.graph):
             vectors = [for_each_example(fed[places.index(place)], place.tensor) for place in kept]
         products = gauss_newton_products(graph, score.value, inner, kept, vectors)
-        program = assemble(
-            graph,
-            [*graph.all_feeds, *score.feeds, *fed],
-            {"products": products},
-            kept,
-            watch=watched(graph, kept) if settings.checks else None,
-            saturated=score.saturated,
-            jit_compile=trace.jit_compile,
-        )
-        program.target = repr(self.target)
-        return program
+        return program_of_products(trace, graph, score, self.target, fed, products, kept, kept, settings)
 
 
 def inner_tensors(graph: ForwardGraph, score: Tensor, places: Sequence[Place], of: Any = None) -> list[Tensor]:
