@@ -368,3 +368,18 @@ def test_a_folder_with_links_and_kinds_of_files(tmp_path):
     assert labelled["done"].values.tolist() == [True] * 3
     with pytest.raises(gt.errors.InputFileError, match="the folder"):
         run(model, folder / "a.tiff", tmp_path)
+
+
+def test_names_are_looked_at_without_reading_the_arrays(model, tmp_path, monkeypatch):
+    from gradtap.dataset import kinds_of_data
+
+    loads = []
+    load = kinds_of_data.load_arrays
+    monkeypatch.setattr(kinds_of_data, "load_arrays", lambda path: loads.append(path) or load(path))
+    np.savez(tmp_path / "named.npz", image=X, label=np.arange(len(X)))
+    run(model, tmp_path / "named.npz", tmp_path)
+    assert len(loads) == 1
+    (tmp_path / "broken.npz").write_bytes(b"no archive")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(gt.errors.InputFileError, match="broken"):
+        run(model, tmp_path / "broken.npz", tmp_path / "b")

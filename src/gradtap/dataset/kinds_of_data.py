@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import tensorflow as tf
@@ -173,13 +174,22 @@ def _of_path(
         columns = columns or inputs_among(dict.fromkeys(_names_in_zarr(path)), trace)
         return Arrays(_ZarrArrays(path, columns), "Zarr", portable=True)
     if path.suffix == ".npz":
-        columns = columns or inputs_among(dict.fromkeys(load_arrays(path)), trace)
+        columns = columns or inputs_among(dict.fromkeys(_names_in_npz(path)), trace)
     if path.suffix in (".npy", ".npz"):
         return Arrays(_ArrayFile(path, columns), path.suffix, portable=True)
     do = "give the folder that it is in" if path.suffix.lower() in SUFFIXES else "load it, and pass the arrays"
     raise errors.InputFileError(
         f"`{path}` is data of no known kind.", [("known", "folders of images, .npy, .npz, .parquet, .zarr")], do
     )
+
+
+def _names_in_npz(path: Path) -> list[str]:
+    """The names alone; no array is read. What is wrong with the file is said where it is."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return list(file.files)
+    except (OSError, ValueError, EOFError, BadZipFile):
+        return []
 
 
 def _names_in_zarr(path: Path) -> list[str]:
